@@ -3,7 +3,6 @@ import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import type { Keys } from '../seal/keyring.js'
-import { sum } from './chunk-list.js'
 import { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
@@ -11,7 +10,8 @@ import {
   type SourceIdentity,
   type Store,
   type StoredDatabase,
-  type StoredHeader
+  type StoredHeader,
+  sum
 } from './layout.js'
 import { readEntries } from './manifests.js'
 import { Parts } from './parts.js'

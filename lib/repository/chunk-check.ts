@@ -1,7 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { bytesFingerprinter, type Fingerprint, fingerprinter } from '../ids/fingerprint.js'
 import { largeKey, SURELY_SHORT } from '../ids/large-key.js'
-import type { OrdinalSet } from '../ids/ordinal-set.js'
 import { documentSteps, isDesign } from '../json/document.js'
 import { DocumentLine, idText, isOfLine, type LineDocument } from '../json/document-line.js'
 import { JsonScanner, type JsonVisitor, SKIP_ALL } from '../json/scanner.js'
@@ -9,7 +8,7 @@ import { inSharedTurns, inTurns, sharedTurn } from '../waits/steps.js'
 import { LineFindings, type OnFinding } from './findings.js'
 import type { ChunkEntry } from './layout.js'
 import type { LineMarks } from './line-marks.js'
-import { linesOf } from './line-set.js'
+import { deadLinesOf } from './line-set.js'
 
 const NEWLINE = 0x0a
 const UNDERSCORE = 0x5f
@@ -59,7 +58,7 @@ export class ChunkCheck {
   async check(entry: ChunkEntry, bytes: Buffer, marks?: LineMarks, counts?: Counts): Promise<CheckedLines> {
     const found = new LineFindings()
     const checked: CheckedLines = { documents: 0, bytes: 0 }
-    const dead = this.#deadOf(entry)
+    const dead = deadLinesOf(entry)
     const isText = isUtf8(bytes)
     let [line, designs, deadDocuments, deadBytes, checkedTo] = [0, 0, 0, 0, 0]
     for (let from = 0; from < bytes.length; ) {
@@ -133,10 +132,6 @@ export class ChunkCheck {
     const finding = found.of(entry.id)
     if (finding) this.#onFinding(finding)
     return { documents: 1, bytes: entry.raw }
-  }
-
-  #deadOf(entry: ChunkEntry): OrdinalSet {
-    return linesOf(entry, entry.dead?.lines)
   }
 
   #checkMark(

@@ -7,6 +7,7 @@ import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../error
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import { documentSteps } from '../json/document.js'
 import { CHUNK_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import { inTurns } from '../waits/steps.js'
 import { ChunkAttempt } from './chunk-attempt.js'
 import { ChunkReader } from './chunk-reader.js'
@@ -14,7 +15,6 @@ import { attachmentOf } from './chunk-seal.js'
 import { makerOf, numberOf } from './ids.js'
 import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
 import { groupsOf, listedMaker } from './part-documents.js'
-import { atATime } from './references.js'
 
 /** Chunks that are read and stored at a time. */
 const IN_FLIGHT = 3

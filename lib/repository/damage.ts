@@ -3,16 +3,17 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import type { Finding } from './findings.js'
 import { kindOfStorage } from './header-storage.js'
 import { type ChunkEntry, contentDigest, type Head, type HeaderDocument, type Store } from './layout.js'
 import { readManifest } from './manifests.js'
 import { readHeader } from './read-header.js'
-import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
+import { HEADERS_AT_A_TIME, headerRevisions } from './references.js'
 
 /** Parts that a header names of each database. */
 const NAMED = 20
-/** Backups that are told to share a part. */
+/** Backups that are named for a damaged part. */
 const MOST_BACKUPS = 100
 
 /** Damaged parts by id: whether it is only the index that is wrong. */
@@ -70,11 +71,11 @@ export class DamageRecords {
       const isIndex = finding.part === 'index' && damaged.get(finding.id)?.isIndex !== false
       if (finding.part !== 'header') damaged.set(finding.id, { isIndex })
     }
-    const sharing = new Map<string, string[]>([...damaged.keys()].map((part) => [part, [id]]))
+    const backupsByPart = new Map<string, string[]>([...damaged.keys()].map((part) => [part, [id]]))
     const own = await readHeader(this.#store.db, id)
     if (own && digestOf(own) !== content) throw new ChangedMeanwhileError()
     if (own && (damaged.size > 0 || (readAll && own.damaged !== undefined)))
-      await this.#recordInOthers(own, { damaged, readAll }, sharing)
+      await this.#recordInOthers(own, { damaged, readAll }, backupsByPart)
     await this.#change(id, content, (header) => {
       const found = Object.fromEntries(
         LOGICAL_DATABASES.flatMap((database) => {
@@ -88,13 +89,13 @@ export class DamageRecords {
       const before = readAll ? {} : header.damaged?.databases
       return { ...this.#marked(header, { ...before, ...found }), ...(verified && { verified }) }
     })
-    return sharing
+    return backupsByPart
   }
 
   async #recordInOthers(
     own: Head,
     verdict: { damaged: DamagedIds; readAll: boolean },
-    sharing: Map<string, string[]>
+    backupsByPart: Map<string, string[]>
   ): Promise<void> {
     const { db } = this.#store
     const known = new Map<string, string>()
@@ -108,7 +109,8 @@ export class DamageRecords {
       const lists: Partial<Record<LogicalDatabase, Listed>> = {}
       for (const database of LOGICAL_DATABASES)
         lists[database] = await this.#shared(head, database, known, verdict)
-      for (const { damaged } of Object.values(lists)) for (const part of damaged) addTo(sharing, part, id)
+      for (const { damaged } of Object.values(lists))
+        for (const part of damaged) addTo(backupsByPart, part, id)
       const concerns = Object.values(lists).some(({ damaged, healed }) => damaged.size + healed.size > 0)
       if (concerns) await this.#change(id, digestOf(head), (header) => this.#changed(header, lists))
     })
@@ -203,8 +205,8 @@ const partsOf = (ids: ReadonlySet<string>, onlyIndex: boolean, unnamed = 0): Dam
   ...(onlyIndex && { only_index: true as const })
 })
 
-function addTo(sharing: Map<string, string[]>, part: string, backup: string): void {
-  const backups = sharing.get(part)
+function addTo(backupsByPart: Map<string, string[]>, part: string, backup: string): void {
+  const backups = backupsByPart.get(part)
   if (backups && backups.length < MOST_BACKUPS) backups.push(backup)
 }
 

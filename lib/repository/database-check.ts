@@ -8,7 +8,6 @@ import { idText } from '../json/document-line.js'
 import { sharedTurn } from '../waits/steps.js'
 import { type CheckedLines, ChunkCheck, type Counts } from './chunk-check.js'
 import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
-import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { readIndex } from './document-index.js'
 import { type Finding, findingOf, NAMED_DOCUMENTS, type OnFinding } from './findings.js'
@@ -20,10 +19,11 @@ import {
   liveDocuments,
   nameOf,
   type StoredDatabase,
-  type StoredHeader
+  type StoredHeader,
+  sum
 } from './layout.js'
 import { ChunkMarks, type LineMarks } from './line-marks.js'
-import { linesOf, liveConflicts } from './line-set.js'
+import { conflictLinesOf, deadLinesOf, liveConflicts } from './line-set.js'
 import { readManifest } from './manifests.js'
 import { Parts } from './parts.js'
 import { SupersededVersions } from './superseded-versions.js'
@@ -429,7 +429,7 @@ export class DatabaseCheck {
 
 /** Returns the fingerprints of lines of a chunk that the index marks. */
 function printsOf(entry: ChunkEntry, first: number, marks: LineMarks): PrintGroup {
-  const dead = linesOf(entry, entry.dead?.lines)
+  const dead = deadLinesOf(entry)
   return {
     chunk: entry.id,
     first,
@@ -450,8 +450,8 @@ async function* oneOf<T>(item: T): AsyncGenerator<T> {
 /** Returns what is wrong with the lines that an entry names: they are of the backup that lists it alone. */
 function problemOfSets(entry: ChunkEntry): string | undefined {
   try {
-    const dead = linesOf(entry, entry.dead?.lines)
-    linesOf(entry, entry.conflicts)
+    const dead = deadLinesOf(entry)
+    conflictLinesOf(entry)
     if (!entry.dead || (dead.size === entry.dead.docs && entry.dead.raw <= entry.raw)) return undefined
     return `with ${entry.dead.docs} lines that do not count, and names ${dead.size}`
   } catch (error) {

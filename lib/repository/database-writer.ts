@@ -8,7 +8,7 @@ import type { SealingKey } from '../seal/sealing-key.js'
 import { inTurns } from '../waits/steps.js'
 import type { BaseDocuments } from './base.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
-import { ChunkList, sum } from './chunk-list.js'
+import { ChunkList } from './chunk-list.js'
 import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { ChunkWriter, type LineFacts, type RefusedLine } from './chunk-writer.js'
@@ -21,9 +21,10 @@ import {
   nameOf,
   type SourceIdentity,
   type Store,
-  type StoredDatabase
+  type StoredDatabase,
+  sum
 } from './layout.js'
-import { checkLines, linesOf, liveConflicts } from './line-set.js'
+import { checkLines, conflictLinesOf, deadLinesOf, liveConflicts } from './line-set.js'
 import { moveToManifests } from './manifests.js'
 
 /** An index is written anew where less of a chunk counts. */
@@ -146,19 +147,19 @@ export class DatabaseWriter {
       await this.#rewrite()
       index = await this.#compact([...index, ...this.#noteNew(await this.#index.flush())])
     }
-    const stored: StoredDatabase = {
-      manifests: [],
-      chunks: this.#list.entries,
+    const { entries } = this.#list
+    const known = base?.manifests
+    const { lists, bytes } = await moveToManifests(this.#db, entries, { backup, database, known, first: 0 })
+    this.#onStored({
+      ...lists,
       superseded: [],
       index,
       key: this.#key,
-      ...keysOf([...this.#list.entries, ...index]),
+      ...keysOf([...entries, ...index]),
       ...(source && { source })
-    }
-    const counts = this.#counts(stored.chunks, index)
-    counts.addedBytes += await moveToManifests(this.#db, backup, database, stored, base?.manifests)
-    this.#onStored(stored)
-    return counts
+    })
+    const counts = this.#counts(entries, index)
+    return { ...counts, addedBytes: counts.addedBytes + bytes }
   }
 
   /** Finds the versions of documents by the index, and drops all but the last of each. */
@@ -202,8 +203,8 @@ export class DatabaseWriter {
   }
 
   async #addAgain(entry: ChunkEntry, lines: Buffer): Promise<void> {
-    const dead = linesOf(entry, entry.dead?.lines)
-    const conflicts = linesOf(entry, entry.conflicts)
+    const dead = deadLinesOf(entry)
+    const conflicts = conflictLinesOf(entry)
     let at = 0
     for await (const group of lineGroups(lines)) {
       for (const line of group) {

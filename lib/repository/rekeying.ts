@@ -10,8 +10,8 @@ import {
 } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
+import { atATime } from '../waits/at-a-time.js'
 import { putChunk } from './chunk-attempt.js'
-import { sum } from './chunk-list.js'
 import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { openLarge, sealLarge } from './chunk-seal.js'
@@ -23,14 +23,15 @@ import {
   type HeaderDocument,
   nameOf,
   type Store,
-  type StoredDatabase
+  type StoredDatabase,
+  sum
 } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
 import { entryGroups, moveToManifests, readEntries } from './manifests.js'
 import type { Owner } from './owner.js'
 import { allParts, deleteParts, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
-import { atATime, headerRevisions, References } from './references.js'
+import { headerRevisions, References } from './references.js'
 import type { PartCount } from './removal.js'
 
 /** Chunks that are read and stored at a time. */
@@ -205,17 +206,15 @@ export class Rekeying {
       entries[i] = await this.#sealChunk(entry, { database, opened, places, reader })
     })
     const count = entries.length - (stored.index?.length ?? 0)
-    const next: StoredDatabase = {
-      ...stored,
-      manifests: [],
-      chunks: entries.slice(0, count),
-      ...(stored.index && { index: entries.slice(count) }),
-      sealed: [key.id]
-    }
-    const known = this.#manifests.get(database)
-    await moveToManifests(db, id, database, next, known, await this.#nextIn(manifestRange))
-    this.#manifests.set(database, next.manifests)
-    return { stored: next, entries }
+    const { lists } = await moveToManifests(db, entries.slice(0, count), {
+      backup: id,
+      database,
+      known: this.#manifests.get(database),
+      first: await this.#nextIn(manifestRange)
+    })
+    this.#manifests.set(database, lists.manifests)
+    const index = stored.index && { index: entries.slice(count) }
+    return { stored: { ...stored, ...lists, ...index, sealed: [key.id] }, entries }
   }
 
   /** Returns a number after those of all parts in a range, so that no id is used again. */

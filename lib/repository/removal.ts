@@ -2,12 +2,13 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isChanged } from '../couch/errors.js'
 import { ReplicasWatch } from '../couch/replicas.js'
 import { BACKUP_TYPE, REMOVED_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import { makerOf } from './ids.js'
 import { type Head, type HeaderDocument, LAYOUT, type Store } from './layout.js'
 import { isOwnedBy, type Owner, originIn } from './owner.js'
 import { allParts, deleteParts, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
-import { atATime, headerRevisions, References } from './references.js'
+import { headerRevisions, References } from './references.js'
 
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8

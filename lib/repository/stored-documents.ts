@@ -4,13 +4,12 @@ import { DamagedBackupError } from '../errors.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
 import { documentId } from '../json/document.js'
+import { atATime } from '../waits/at-a-time.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
-import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
-import { type ChunkEntry, liveBytes, liveDocuments, type StoredHeader } from './layout.js'
-import { checkLines, linesOf } from './line-set.js'
+import { type ChunkEntry, liveBytes, liveDocuments, type StoredHeader, sum } from './layout.js'
+import { checkLines, deadLinesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
-import { atATime } from './references.js'
 import { SupersededVersions } from './superseded-versions.js'
 import { pickedLines, type UnsharedChunk, unsharedChunks } from './unshared.js'
 
@@ -139,7 +138,7 @@ export class StoredDocuments {
   /** Returns what tells which lines of a chunk count; `undefined` where all do. */
   #filterOf(entry: ChunkEntry, ordinal: number): ((line: Buffer, index: number) => boolean) | undefined {
     if (entry.dead) {
-      const dead = linesOf(entry, entry.dead.lines)
+      const dead = deadLinesOf(entry)
       return (_line, index) => !dead.has(index)
     }
     if (!this.#isOfVersions) return undefined

@@ -11,6 +11,7 @@ import {
 } from '../errors.js'
 import { BACKUP_TYPE, MANIFEST_TYPE, REMOVED_TYPE } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
+import { atATime } from '../waits/at-a-time.js'
 import { AppendedTransfer } from './appended-transfer.js'
 import { ChunkTransfer } from './chunk-transfer.js'
 import { sha256Of } from './codec.js'
@@ -33,7 +34,6 @@ import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
 import { Parts } from './parts.js'
 import { readHeader, readInPlace } from './read-header.js'
-import { atATime } from './references.js'
 
 /** How often a backup is copied whose header changes meanwhile: what clients append, or a rekeying. */
 const ATTEMPTS = 5
@@ -148,12 +148,11 @@ export class Transfer {
 
   async #copy({ head, key }: Source): Promise<Transferred> {
     const { _id: id } = head
-    const total: TransferredParts = { parts: 0, bytes: 0 }
     const chunks = new ChunkTransfer({
       id,
       from: this.#from,
       to: this.#to,
-      onCopied: ({ stored }) => this.#count(this.#copied, stored),
+      onCopied: ({ stored }) => this.#countCopied(stored),
       onOtherRevision: key
     })
     const appended = new AppendedTransfer({
@@ -162,12 +161,11 @@ export class Transfer {
       from: this.#from.db,
       to: this.#to.db,
       appended: head._attachments ?? {},
-      onCopied: ({ length = 0 }) => this.#count(this.#copied, length)
+      onCopied: ({ length = 0 }) => this.#countCopied(length)
     })
     await this.#lookAt(head)
     appended.survey()
-    const makers = await this.#survey(head, chunks, key, total)
-    for (const { length } of Object.values(head._attachments ?? {})) this.#count(total, Number(length ?? 0))
+    const { makers, held } = await this.#survey(head, chunks, key)
     await this.#mark([...makers], this.#originOf(head))
     const databases = await this.#store(head, chunks)
     await appended.store()
@@ -177,8 +175,8 @@ export class Transfer {
     return {
       copied: this.#copied,
       reused: {
-        parts: Math.max(0, total.parts - this.#copied.parts),
-        bytes: Math.max(0, total.bytes - this.#copied.bytes)
+        parts: Math.max(0, held.parts - this.#copied.parts),
+        bytes: Math.max(0, held.bytes - this.#copied.bytes)
       },
       already: !this.#wrote
     }
@@ -188,10 +186,9 @@ export class Transfer {
     return originIn(storage ?? {}, this.#options.system)
   }
 
-  #count(sum: TransferredParts, bytes: number): void {
-    if (sum === this.#copied) this.#wrote = true
-    sum.parts++
-    sum.bytes += bytes
+  #countCopied(bytes: number): void {
+    this.#wrote = true
+    addPart(this.#copied, bytes)
   }
 
   /** Looks at what is under the backup's id. @throws CopyConflictError, ReservedIdError where it is something else */
@@ -221,19 +218,23 @@ export class Transfer {
       throw new CopyConflictError(id, name, 'it is there, and documents in it were found to be damaged there')
   }
 
-  /** Finds out whether all can be copied, and counts it. @returns the backups that have made parts of it, itself included */
+  /**
+   * Finds out whether all can be copied.
+   * @returns the backups that have made parts of it, itself included, and a count of all that it holds
+   */
   async #survey(
-    { _id: id, storage }: StoredHead,
+    { _id: id, storage, _attachments = {} }: StoredHead,
     chunks: ChunkTransfer,
-    key: Source['key'],
-    total: TransferredParts
-  ): Promise<Set<string>> {
+    key: Source['key']
+  ): Promise<{ makers: Set<string>; held: TransferredParts }> {
     const makers = new Set([id])
+    const held: TransferredParts = { parts: 0, bytes: 0 }
+    for (const { length } of Object.values(_attachments)) addPart(held, Number(length ?? 0))
     const survey = async (entries: readonly ChunkEntry[]) => {
       await chunks.survey(entries)
       for (const entry of entries) {
         makers.add(makerOf(entry.id) as string)
-        this.#count(total, entry.stored)
+        addPart(held, entry.stored)
       }
     }
     for (const stored of Object.values(storage.databases)) {
@@ -244,11 +245,11 @@ export class Transfer {
         const there = await this.#to.db.get<ManifestDocument>(manifest.id)
         if (there && !isManifest(there, text)) key()
         makers.add(listedMaker(id, manifest.id))
-        this.#count(total, text.length)
+        addPart(held, text.length)
       }
       for (const entries of [stored.chunks, stored.superseded, stored.index ?? []]) await survey(entries)
     }
-    return makers
+    return { makers, held }
   }
 
   /** Marks the backups that have no header there. */
@@ -301,7 +302,7 @@ export class Transfer {
     const there = await db.get<ManifestDocument>(manifest.id)
     if (there && isManifest(there, entries)) return listed
     if (!there) {
-      this.#count(this.#copied, entries.length)
+      this.#countCopied(entries.length)
       const made = await db.modify<ManifestDocument>(manifest.id, (current) =>
         current ? null : document(makerOf(manifest.id) as string)
       )
@@ -312,7 +313,7 @@ export class Transfer {
       const other = await db.get<ManifestDocument>(own)
       if (other && isManifest(other, entries)) return { ...listed, id: own }
       if (other) continue
-      this.#count(this.#copied, entries.length)
+      this.#countCopied(entries.length)
       const made = await putManifest(db, document(id), index)
       return { ...listed, id: partId('manifest', id, database, made) }
     }
@@ -385,6 +386,11 @@ export function checkCopyable(backup: LoadedBackup): void {
   if (why !== undefined) throw new BackupNotCopyableError(id, why)
   if (backup.isCurrent && !backup.isUntouched)
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
+}
+
+function addPart(sum: TransferredParts, bytes: number): void {
+  sum.parts++
+  sum.bytes += bytes
 }
 
 const isManifest = ({ type, entries }: ManifestDocument, text: string): boolean =>
