@@ -25,6 +25,9 @@ export interface DocumentBytes {
   conflicts: number
 }
 
+/** Bytes of a document beyond which it comes in pieces, and is not put together in memory. */
+export const LARGE_DOCUMENT = 4 * 1024 * 1024
+
 /** Thrown for a document that CouchDB cannot store. The message names the field. */
 export class InvalidDocumentError extends Error {
   override readonly name = 'InvalidDocumentError'

@@ -5,7 +5,7 @@ import { CouchError } from '../couch/errors.js'
 import type { StreamedBody } from '../couch/requests.js'
 import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../errors.js'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
-import { documentSteps } from '../json/document.js'
+import { documentSteps, LARGE_DOCUMENT } from '../json/document.js'
 import { CHUNK_TYPE } from '../own-documents.js'
 import { atATime } from '../waits/at-a-time.js'
 import { inTurns } from '../waits/steps.js'
@@ -18,8 +18,6 @@ import { groupsOf, listedMaker } from './part-documents.js'
 
 /** Chunks that are read and stored at a time. */
 const IN_FLIGHT = 3
-/** Bytes of the largest chunk that is held in memory. Others are read twice: once to be checked, once to be sent. */
-const MOST_HELD = 4 * 1024 * 1024
 /** Documents made in one request. */
 const MADE_AT_A_TIME = 8
 
@@ -153,7 +151,8 @@ export class ChunkTransfer {
   /** Opens a chunk to be sent, once its digest was checked. */
   async #bodyOf(entry: ChunkEntry): Promise<StreamedBody & WatchedSource> {
     const { stored: length } = entry
-    if (length <= MOST_HELD) {
+    // Longer ones are read twice: once to be checked, once to be sent.
+    if (length <= LARGE_DOCUMENT) {
       const bytes = await this.#source.storedBytes(entry)
       const open = async function* () {
         yield bytes

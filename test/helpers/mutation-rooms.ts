@@ -9,7 +9,7 @@ export interface Room {
 
 export const ROOMS: Record<string, Room> = {
   repository: {
-    files: ['lib/repository/'],
+    files: ['lib/repository/', 'lib/waits/at-a-time'],
     tests: [
       'backup',
       'get-and-list',
