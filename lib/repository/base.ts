@@ -17,7 +17,7 @@ import { readEntries } from './manifests.js'
 import { Parts } from './parts.js'
 import { allUnreadable } from './unreadable.js'
 
-/** Backups in which each chunk is read once: a damaged one must not be handed on for ever. */
+/** Backups in which each chunk is read once: a damaged chunk must not be handed on for ever. */
 const TURNS = 30
 
 /** The documents of one database in a backup, as the base of the next backup. */
@@ -82,7 +82,7 @@ export class BaseDocuments {
 
   /**
    * Reads the entries of all chunks, and checks that the chunks are there, and some of them whole.
-   * @param turn which ones: with a number more each time, all have had their turn after {@link TURNS} backups
+   * @param turn which chunks are read whole: all were, once {@link TURNS} numbers in a row were given
    * @throws DamagedBackupError
    */
   async load(turn: number): Promise<void> {

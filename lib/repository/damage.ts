@@ -11,7 +11,7 @@ import { readManifest } from './manifests.js'
 import { readHeader } from './read-header.js'
 import { HEADERS_AT_A_TIME, headerRevisions } from './references.js'
 
-/** Parts that a header names of each database. */
+/** Damaged parts that a header names of each database. */
 const NAMED = 20
 /** Backups that are named for a damaged part. */
 const MOST_BACKUPS = 100
@@ -20,21 +20,21 @@ const MOST_BACKUPS = 100
 type DamagedIds = ReadonlyMap<string, { isIndex: boolean }>
 
 /** The verified parts that one database of a backup lists. */
-interface Listed {
+interface ListedFindings {
   damaged: Set<string>
   onlyIndex: boolean
-  /** Parts that are whole: they were marked as damaged once. */
+  /** Parts that are whole, and were marked as damaged before. */
   healed: Set<string>
 }
 
-/** A part that a header lists: some members of the entry are of the list alone. */
+/** An entry of a part in a header or a manifest: the members that must be the same in all lists of the part. */
 type Part = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
 
 /** Returns what two entries of the same part have in common: one of the two may be wrong. */
 const factsOf = ({ rev, docs, raw, stored, sha256 }: Part): string =>
   [rev, docs, raw, stored, sha256].join(' ')
 
-/** The header is another one than was verified: the backup was sealed anew meanwhile. */
+/** Thrown where the header is not the one that was verified: the backup was sealed anew meanwhile. */
 export class ChangedMeanwhileError extends Error {}
 
 /** The outcome of a verification. */
@@ -106,7 +106,7 @@ export class DamageRecords {
       if (id === own._id) return
       const head = await readHeader(db, id)
       if (kindOfStorage(head?.storage) !== 'known' || !head) return
-      const lists: Partial<Record<LogicalDatabase, Listed>> = {}
+      const lists: Partial<Record<LogicalDatabase, ListedFindings>> = {}
       for (const database of LOGICAL_DATABASES)
         lists[database] = await this.#shared(head, database, known, verdict)
       for (const { damaged } of Object.values(lists))
@@ -122,9 +122,9 @@ export class DamageRecords {
     database: LogicalDatabase,
     known: ReadonlyMap<string, string>,
     { damaged, readAll }: { damaged: DamagedIds; readAll: boolean }
-  ): Promise<Listed> {
+  ): Promise<ListedFindings> {
     const marked = new Set(head.damaged?.databases[database]?.parts)
-    const listed: Listed = { damaged: new Set(), onlyIndex: true, healed: new Set() }
+    const listed: ListedFindings = { damaged: new Set(), onlyIndex: true, healed: new Set() }
     for await (const parts of this.#listedIn(head, database)) {
       for (const part of parts) {
         // Where the entries differ, that of the verified backup may be what is wrong.
@@ -158,7 +158,10 @@ export class DamageRecords {
   }
 
   /** Returns a header with what it lists that is damaged, and without what is whole again; `null`: as it was. */
-  #changed(header: HeaderDocument, lists: Partial<Record<LogicalDatabase, Listed>>): HeaderDocument | null {
+  #changed(
+    header: HeaderDocument,
+    lists: Partial<Record<LogicalDatabase, ListedFindings>>
+  ): HeaderDocument | null {
     const databases: DamagedBackup['databases'] = {}
     for (const database of LOGICAL_DATABASES) {
       const before = header.damaged?.databases[database]

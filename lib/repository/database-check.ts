@@ -206,7 +206,8 @@ export class DatabaseCheck {
    * end. @param from how many chunks were checked before
    */
   async *data(from: number): AsyncGenerator<CheckedChunk> {
-    await this.#readSuperseded()
+    for (const chunk of this.#stored.superseded)
+      await this.#superseded.read(this.#reader, chunk).catch((error) => this.#unread(error))
     for (let at = from; at < this.#chunks.length; ) {
       const to = this.#endOfGroup(at)
       yield* this.#group(at, to)
@@ -246,7 +247,7 @@ export class DatabaseCheck {
   async #checkChunk(content: ChunkContent, marks: ChunkMarks | undefined): Promise<CheckedLines> {
     const { entry, lines } = content
     const known = marks?.of(entry)
-    const own = known && (await this.#wholeMarks(entry, known))
+    const own = known && this.#wholeMarks(entry, known)
     try {
       if (lines) return await this.#lines.check(entry, lines, own, this.#counts(content))
       const key = this.#reader.largeKey(entry)
@@ -261,8 +262,7 @@ export class DatabaseCheck {
   }
 
   /** Returns marks if the lines that count all have one, and tells where the index lacks some. */
-  async #wholeMarks(entry: ChunkEntry, marks: ReturnType<ChunkMarks['of']>) {
-    if (!marks) return undefined
+  #wholeMarks(entry: ChunkEntry, marks: LineMarks): LineMarks | undefined {
     let missing = 0
     for (let line = 0; line < entry.docs; line++) if (marks.length(line) === 0) missing++
     if (missing === 0) return marks
@@ -360,7 +360,7 @@ export class DatabaseCheck {
     for await (const { entry, lines, ordinal } of chunkContents(this.#reader, this.#chunks, {
       ahead: 1
     })) {
-      const keys: AsyncIterable<string[]> = lines ? keysOf(lines) : oneOf([this.#reader.largeKey(entry)])
+      const keys = lines ? keysOf(lines) : [[this.#reader.largeKey(entry)]]
       let first = 0
       for await (const group of keys) {
         const print = (i: number) => fingerprint(group[i])
@@ -393,11 +393,6 @@ export class DatabaseCheck {
     const told = this.#header.dbs[apiKey(this.#database)]?.doc_count
     if (told !== documents)
       this.#wrongHeader(`says ${told} documents for ${this.#database}, its chunks hold ${documents}`)
-  }
-
-  async #readSuperseded(): Promise<void> {
-    for (const chunk of this.#stored.superseded)
-      await this.#superseded.read(this.#reader, chunk).catch((error) => this.#unread(error))
   }
 
   #counts({ ordinal }: ChunkContent): Counts | undefined {
@@ -441,10 +436,6 @@ function printsOf(entry: ChunkEntry, first: number, marks: LineMarks): PrintGrou
 
 async function* keysOf(lines: Buffer): AsyncGenerator<string[]> {
   for await (const group of lineGroups(lines)) yield group.map((line) => documentId(line))
-}
-
-async function* oneOf<T>(item: T): AsyncGenerator<T> {
-  yield item
 }
 
 /** Returns what is wrong with the lines that an entry names: they are of the backup that lists it alone. */

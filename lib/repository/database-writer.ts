@@ -148,8 +148,8 @@ export class DatabaseWriter {
       index = await this.#compact([...index, ...this.#noteNew(await this.#index.flush())])
     }
     const { entries } = this.#list
-    const known = base?.manifests
-    const { lists, bytes } = await moveToManifests(this.#db, entries, { backup, database, known, first: 0 })
+    const of = { backup, database }
+    const { lists, bytes } = await moveToManifests(this.#db, of, entries, base?.manifests)
     this.#onStored({
       ...lists,
       superseded: [],

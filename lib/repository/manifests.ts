@@ -15,26 +15,19 @@ const REQUEST_SHARE = 1 / 7
 /** Entries that are written as text in one step. */
 const STEP = 100
 
-interface ManifestOptions {
-  /** Id of the backup. */
-  backup: string
-  database: LogicalDatabase
-  /** Manifests that are listed again where they hold the same entries. */
-  known: Manifests | undefined
-  /** Number of the first new manifest. */
-  first: number
-}
-
 type Manifests = StoredDatabase['manifests']
 
 /**
- * Stores chunk entries in manifest documents where there are too many for the header.
+ * Stores chunk entries in manifest documents where there are too many for the header. Manifests of `known` that hold the
+ * same entries are listed again. @param first number of the first new manifest
  * @returns what the header is to list, and the bytes of entries in new manifests
  */
 export async function moveToManifests(
   db: CouchDatabase,
+  { backup, database }: { backup: string; database: LogicalDatabase },
   entries: readonly ChunkEntry[],
-  { backup, database, known = [], first }: ManifestOptions
+  known: Manifests = [],
+  first = 0
 ): Promise<{ lists: Pick<StoredDatabase, 'manifests' | 'chunks'>; bytes: number }> {
   const manifests: Manifests = []
   let index = first

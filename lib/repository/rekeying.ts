@@ -62,7 +62,7 @@ export interface RekeyedBackup {
   bytes: number
 }
 
-/** From where the chunks of a database are read, and to where they are written. */
+/** The means by which the chunks of a database are read, and sealed anew. */
 interface DatabaseSealing {
   database: LogicalDatabase
   opened: OpenedHeader
@@ -175,7 +175,7 @@ export class Rekeying {
     for (const database of LOGICAL_DATABASES) {
       const stored = head.storage?.databases[database]
       if (!stored) continue
-      const { entries, ...sealed } = await this.#sealDatabase({ id, database, stored, opened })
+      const { entries, ...sealed } = await this.#sealDatabase({ backup: id, database, stored, opened })
       databases[database] = sealed.stored
       const name = apiKey(database)
       dbs[name] = { ...dbs[name], stored_bytes: sum(entries, ({ stored }) => stored) }
@@ -189,16 +189,16 @@ export class Rekeying {
   }
 
   async #sealDatabase(of: {
-    id: string
+    backup: string
     database: LogicalDatabase
     stored: StoredDatabase
     opened: OpenedHeader
   }): Promise<{ stored: StoredDatabase; entries: ChunkEntry[] }> {
-    const { id, database, stored, opened } = of
+    const { backup, database, stored, opened } = of
     const { db, codec } = this.#store
     const { key } = this.#options
-    const [chunkRange, manifestRange] = partRanges(id, database)
-    const places = new ChunkPlaces({ db, backup: id, database, first: await this.#nextIn(chunkRange) })
+    const [chunkRange, manifestRange] = partRanges(backup, database)
+    const places = new ChunkPlaces({ db, backup, database, first: await this.#nextIn(chunkRange) })
     const reader = new ChunkReader(db, codec, { database, keys: opened.keys })
     const listed = [...(await readEntries(db, stored)), ...(stored.index ?? [])]
     const entries: ChunkEntry[] = []
@@ -206,12 +206,9 @@ export class Rekeying {
       entries[i] = await this.#sealChunk(entry, { database, opened, places, reader })
     })
     const count = entries.length - (stored.index?.length ?? 0)
-    const { lists } = await moveToManifests(db, entries.slice(0, count), {
-      backup: id,
-      database,
-      known: this.#manifests.get(database),
-      first: await this.#nextIn(manifestRange)
-    })
+    const known = this.#manifests.get(database)
+    const first = await this.#nextIn(manifestRange)
+    const { lists } = await moveToManifests(db, of, entries.slice(0, count), known, first)
     this.#manifests.set(database, lists.manifests)
     const index = stored.index && { index: entries.slice(count) }
     return { stored: { ...stored, ...lists, ...index, sealed: [key.id] }, entries }

@@ -238,7 +238,7 @@ export class Repository {
     return new DamageRecords(this.#store).record(verdict)
   }
 
-  /** Returns what removes backups, once prepared. */
+  /** Returns a removal, which has to be prepared before it runs. */
   removal(options: RemovalOptions): Removal {
     return new Removal(this.#store, options)
   }

@@ -34,6 +34,7 @@ import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
 import { Parts } from './parts.js'
 import { readHeader, readInPlace } from './read-header.js'
+import type { PartCount } from './removal.js'
 
 /** How often a backup is copied whose header changes meanwhile: what clients append, or a rekeying. */
 const ATTEMPTS = 5
@@ -42,15 +43,10 @@ const MAKERS_AT_A_TIME = 8
 
 type Manifest = StoredDatabase['manifests'][number]
 
-/** Number and bytes of chunks, manifests and what clients have appended. */
-interface TransferredParts {
-  parts: number
-  bytes: number
-}
-
+/** What a copy has done, and what it found there: chunks, manifests, and what clients have appended. */
 export interface Transferred {
-  copied: TransferredParts
-  reused: TransferredParts
+  copied: PartCount
+  reused: PartCount
   /** It was there: nothing was written. */
   already: boolean
 }
@@ -75,20 +71,20 @@ interface Mark {
   storage: { layout: number }
 }
 
-/** The header of the backup has changed since it was read. */
+/** Thrown where the header of the backup has changed since it was read. */
 class ChangedSourceError extends Error {}
 
 /**
  * Copies a backup to another repository, with only the parts that are missing there. First the ids of the backup, and of
- * all others that have made parts of it, are marked as those of removed backups are: so a pruning there deletes what a
- * copy leaves that comes to no end. Then come the parts, and the header at last, once all that it lists was read back.
+ * all others that have made parts of it, are marked as those of removed backups are, so that a pruning there deletes what
+ * an interrupted copy leaves. Then the parts are stored, and the header last, once all that it lists was read back.
  * Run it under the lease of the database that it writes to.
  */
 export class Transfer {
   readonly #from: Store
   readonly #to: Store
   readonly #options: TransferOptions
-  readonly #copied: TransferredParts = { parts: 0, bytes: 0 }
+  readonly #copied: PartCount = { parts: 0, bytes: 0 }
   #wrote = false
 
   constructor(from: Store, to: Store, options: TransferOptions) {
@@ -226,9 +222,9 @@ export class Transfer {
     { _id: id, storage, _attachments = {} }: StoredHead,
     chunks: ChunkTransfer,
     key: Source['key']
-  ): Promise<{ makers: Set<string>; held: TransferredParts }> {
+  ): Promise<{ makers: Set<string>; held: PartCount }> {
     const makers = new Set([id])
-    const held: TransferredParts = { parts: 0, bytes: 0 }
+    const held: PartCount = { parts: 0, bytes: 0 }
     for (const { length } of Object.values(_attachments)) addPart(held, Number(length ?? 0))
     const survey = async (entries: readonly ChunkEntry[]) => {
       await chunks.survey(entries)
@@ -388,7 +384,7 @@ export function checkCopyable(backup: LoadedBackup): void {
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
 }
 
-function addPart(sum: TransferredParts, bytes: number): void {
+function addPart(sum: PartCount, bytes: number): void {
   sum.parts++
   sum.bytes += bytes
 }
