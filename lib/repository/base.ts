@@ -1,3 +1,4 @@
+import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
@@ -44,7 +45,7 @@ export class BaseDocuments {
     { db, codec }: Pick<Store, 'db' | 'codec'>,
     { backup, database }: { backup: string; database: LogicalDatabase },
     stored: StoredDatabase & { index: ChunkEntry[]; key: string },
-    told: Told,
+    told: DatabaseSummary,
     readonly keys: Keys
   ) {
     this.backup = backup
@@ -97,5 +98,3 @@ export class BaseDocuments {
     this.#chunks = chunks
   }
 }
-
-type Told = StoredHeader['dbs'][string]

@@ -9,7 +9,7 @@ import { deadLinesOf, encodeDead } from './line-set.js'
  */
 const mostSmall = (others: number): number => Math.min(8, Math.max(2, Math.floor(others / 2)))
 
-interface Listed {
+interface ListedChunk {
   entry: ChunkEntry
   /** Lines that do not count, read from the entry when they are first needed. */
   dead?: OrdinalSet
@@ -19,7 +19,7 @@ interface Listed {
 
 /** The chunks that a backup is to list, by name: those of its base, and its own. Knows which of their lines count. */
 export class ChunkList {
-  readonly #listed = new Map<string, Listed>()
+  readonly #listed = new Map<string, ListedChunk>()
 
   constructor(entries: readonly ChunkEntry[] = []) {
     this.add(entries)
@@ -91,7 +91,7 @@ export class ChunkList {
   }
 }
 
-const entryOf = ({ entry, raw }: Listed, dead: OrdinalSet): ChunkEntry =>
+const entryOf = ({ entry, raw }: ListedChunk, dead: OrdinalSet): ChunkEntry =>
   dead.size > 0 ? { ...entry, dead: encodeDead(dead, raw, entry.docs) } : entry
 
 const deadBytes = ({ dead }: ChunkEntry): number => dead?.raw ?? 0

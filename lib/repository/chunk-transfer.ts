@@ -22,7 +22,7 @@ const IN_FLIGHT = 3
 const MADE_AT_A_TIME = 8
 
 /** The state of a chunk's id in the destination of a copy. */
-type Found =
+type IdState =
   /** The chunk. */
   | { is: 'there'; rev: string }
   /** Its document, without its bytes. */
@@ -87,7 +87,7 @@ export class ChunkTransfer {
 
   async #storeGroup(
     group: readonly ChunkEntry[],
-    found: ReadonlyMap<string, Found>,
+    found: ReadonlyMap<string, IdState>,
     database: LogicalDatabase
   ): Promise<string[]> {
     const revisions = revisionsOf(group, found, 'there')
@@ -107,7 +107,7 @@ export class ChunkTransfer {
   /** Makes the documents that chunks are attached to. @returns their revisions */
   async #places(
     entries: readonly ChunkEntry[],
-    found: ReadonlyMap<string, Found>,
+    found: ReadonlyMap<string, IdState>,
     database: LogicalDatabase
   ): Promise<Map<string, string>> {
     const places = revisionsOf(entries, found, 'begun')
@@ -164,10 +164,10 @@ export class ChunkTransfer {
   }
 
   /** Finds what lies under the ids of chunks. @throws CopyConflictError, ReservedIdError */
-  async #find(entries: readonly ChunkEntry[]): Promise<Map<string, Found>> {
+  async #find(entries: readonly ChunkEntry[]): Promise<Map<string, IdState>> {
     const { to, from } = this.#options
     const documents = await this.#documents(this.#to, entries)
-    const found = new Map<string, Found>()
+    const found = new Map<string, IdState>()
     const present: ChunkEntry[] = []
     for (const entry of entries) {
       const { id } = entry
@@ -229,7 +229,11 @@ export class ChunkTransfer {
 }
 
 /** Returns the revisions of the chunks that were found in one state. */
-const revisionsOf = (entries: readonly ChunkEntry[], found: ReadonlyMap<string, Found>, is: Found['is']) =>
+const revisionsOf = (
+  entries: readonly ChunkEntry[],
+  found: ReadonlyMap<string, IdState>,
+  is: IdState['is']
+) =>
   new Map(
     entries.flatMap(({ id }) => {
       const one = found.get(id)

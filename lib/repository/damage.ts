@@ -28,10 +28,10 @@ interface ListedFindings {
 }
 
 /** An entry of a part in a header or a manifest: the members that must be the same in all lists of the part. */
-type Part = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
+type ListedPart = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
 
 /** Returns what two entries of the same part have in common: one of the two may be wrong. */
-const factsOf = ({ rev, docs, raw, stored, sha256 }: Part): string =>
+const factsOf = ({ rev, docs, raw, stored, sha256 }: ListedPart): string =>
   [rev, docs, raw, stored, sha256].join(' ')
 
 /** Thrown where the header is not the one that was verified: the backup was sealed anew meanwhile. */
@@ -140,7 +140,7 @@ export class DamageRecords {
   }
 
   /** Yields what a header lists of a database. Manifests that cannot be read list nothing. */
-  async *#listedIn({ storage }: Head, database: LogicalDatabase): AsyncGenerator<readonly Part[]> {
+  async *#listedIn({ storage }: Head, database: LogicalDatabase): AsyncGenerator<readonly ListedPart[]> {
     const stored = kindOfStorage(storage) === 'known' && storage?.databases[database]
     if (!stored) return
     const { manifests, chunks, superseded, index = [] } = stored

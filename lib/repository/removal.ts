@@ -48,8 +48,8 @@ export interface RemovalOptions {
   replicas?: ReplicasWatch | undefined
 }
 
-/** The header that stays of a removed backup while other backups may have chunks that it made. */
-interface RemovedHeader {
+/** The mark in place of the header of a backup that was removed, or of which only parts were copied, while these may be there. */
+export interface RemovedHeader {
   type: typeof REMOVED_TYPE
   storage: Pick<HeaderDocument['storage'], 'layout' | 'system' | 'console'>
   /** Why it was removed, until a removal that came to its end has told. */

@@ -34,7 +34,7 @@ import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
 import { Parts } from './parts.js'
 import { readHeader, readInPlace } from './read-header.js'
-import type { PartCount } from './removal.js'
+import type { PartCount, RemovedHeader } from './removal.js'
 
 /** How often a backup is copied whose header changes meanwhile: what clients append, or a rekeying. */
 const ATTEMPTS = 5
@@ -57,19 +57,13 @@ interface TransferOptions {
 }
 
 /** The header of a good backup that can be copied. */
-interface Source {
+interface CopySource {
   head: StoredHead
   /** The key that its header is sealed with; `undefined` where it is not sealed. */
   key(): SealingKey | undefined
 }
 
 type StoredHead = Head & { storage: NonNullable<Head['storage']> }
-
-/** The mark in place of the header of a backup that has none, while there are parts that it made. */
-interface Mark {
-  type: typeof REMOVED_TYPE
-  storage: { layout: number }
-}
 
 /** Thrown where the header of the backup has changed since it was read. */
 class ChangedSourceError extends Error {}
@@ -111,7 +105,7 @@ export class Transfer {
   }
 
   /** Reads a backup that can be copied, and checks its seal if there is a key. */
-  async #read(id: string): Promise<Source> {
+  async #read(id: string): Promise<CopySource> {
     const head = await this.#header(id)
     checkCopyable(new LoadedBackup(this.#from, head))
     let unavailable: unknown
@@ -142,7 +136,7 @@ export class Transfer {
     return (await this.#header(id))._rev !== _rev
   }
 
-  async #copy({ head, key }: Source): Promise<Transferred> {
+  async #copy({ head, key }: CopySource): Promise<Transferred> {
     const { _id: id } = head
     const chunks = new ChunkTransfer({
       id,
@@ -221,7 +215,7 @@ export class Transfer {
   async #survey(
     { _id: id, storage, _attachments = {} }: StoredHead,
     chunks: ChunkTransfer,
-    key: Source['key']
+    key: CopySource['key']
   ): Promise<{ makers: Set<string>; held: PartCount }> {
     const makers = new Set([id])
     const held: PartCount = { parts: 0, bytes: 0 }
@@ -251,10 +245,10 @@ export class Transfer {
   /** Marks the backups that have no header there. */
   async #mark(makers: readonly string[], origin: Origin): Promise<void> {
     const { db } = this.#to
-    const mark: Mark = { type: REMOVED_TYPE, storage: { layout: LAYOUT, ...origin } }
+    const mark: RemovedHeader = { type: REMOVED_TYPE, storage: { layout: LAYOUT, ...origin } }
     await atATime(MAKERS_AT_A_TIME, makers, async (maker) => {
       if ((await db.type(maker)) !== undefined) return
-      await db.modify<Mark>(maker, (current) => (current ? null : mark))
+      await db.modify<RemovedHeader>(maker, (current) => (current ? null : mark))
       this.#wrote = true
     })
   }
@@ -336,7 +330,7 @@ export class Transfer {
   }
 
   /** Puts the header in place of the mark, or of the one that lists other revisions of the same parts. */
-  async #finish(head: StoredHead, databases: Databases, key: Source['key']): Promise<void> {
+  async #finish(head: StoredHead, databases: Databases, key: CopySource['key']): Promise<void> {
     const { _id: id, _rev, _attachments, verified: _verified, ...told } = head
     const header = listing({ ...told, _id: id } as unknown as Listing, databases, key)
     await this.#to.db.modify<HeaderDocument>(id, (current) => {
@@ -393,7 +387,7 @@ const isManifest = ({ type, entries }: ManifestDocument, text: string): boolean 
   type === MANIFEST_TYPE && entries === text
 
 /** Returns a header that lists parts as they are where it is copied to; itself where they are as they were. */
-function listing(header: Listing, databases: Databases, key: Source['key']): Listing {
+function listing(header: Listing, databases: Databases, key: CopySource['key']): Listing {
   const { storage, dbs } = header
   if (JSON.stringify(databases) === JSON.stringify(storage.databases)) return header
   const sha256 = storage.sha256 && { sha256: contentDigest(dbs, databases) }
