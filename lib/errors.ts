@@ -75,7 +75,11 @@ export class UnknownLayoutError extends publicError(
   'DB_BACKUPS_UNKNOWN_LAYOUT',
   'the backup "%s" was made by a later version',
   400
-) {}
+) {
+  constructor(readonly id: string) {
+    super(id)
+  }
+}
 
 export class BackupNotRestorableError extends publicError(
   'DB_BACKUPS_NOT_RESTORABLE',

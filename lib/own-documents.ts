@@ -65,8 +65,11 @@ const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 /** Has 20 digits, as no clock gives. */
 const FIRST_FUTURE_STAMP = 9_000_000n * 10n ** 13n
 
+/** Returns the id of the backup that has this number. */
+export const backupId = (stamp: bigint | string): string => `${BACKUP_PREFIX}${stamp}`
+
 /** Names a backup that is to be made at a time in milliseconds since the epoch, later than any that a clock names. */
-export const futureBackupId = (at: number): string => `${BACKUP_PREFIX}${FIRST_FUTURE_STAMP + BigInt(at)}`
+export const futureBackupId = (at: number): string => backupId(FIRST_FUTURE_STAMP + BigInt(at))
 
 export const isBackupId = (id: string): boolean => BACKUP_ID.test(id)
 

@@ -2,7 +2,7 @@ import t from 'tap'
 import { OrdinalSet } from '../lib/ids/ordinal-set.js'
 import { ChunkList } from '../lib/repository/chunk-list.js'
 import type { ChunkEntry } from '../lib/repository/layout.js'
-import { deadLines, decodeLines, encodeLines, liveConflicts } from '../lib/repository/line-set.js'
+import { decodeLines, encodeDead, encodeLines, liveConflicts } from '../lib/repository/line-set.js'
 import { inTurns } from '../lib/waits/steps.js'
 
 const USUAL = 1000
@@ -12,7 +12,7 @@ function entry(
   id: string,
   { wasted = 0, ...rest }: Partial<ChunkEntry> & { wasted?: number } = {}
 ): ChunkEntry {
-  const dead = wasted > 0 && { dead: deadLines(OrdinalSet.of([0]), wasted, 10) }
+  const dead = wasted > 0 && { dead: encodeDead(OrdinalSet.of([0]), wasted, 10) }
   return { id, rev: '1-a', docs: 10, design: 0, raw: USUAL, stored: 100, sha256: '', ...dead, ...rest }
 }
 
@@ -151,7 +151,7 @@ t.test('documents with conflicts are counted where they count', async (t) => {
   const conflicts = (...lines: number[]) => encodeLines(OrdinalSet.of(lines), 10)
   t.equal(liveConflicts(entry('a')), 0)
   t.equal(liveConflicts(entry('a', { conflicts: conflicts(0, 4, 9) })), 3)
-  const dead = (...lines: number[]) => ({ dead: deadLines(OrdinalSet.of(lines), 1, 10) })
+  const dead = (...lines: number[]) => ({ dead: encodeDead(OrdinalSet.of(lines), 1, 10) })
   t.equal(liveConflicts(entry('a', { conflicts: conflicts(0, 4, 9), ...dead(4, 5) })), 2)
   t.equal(liveConflicts(entry('a', { conflicts: conflicts(0, 4, 9), ...dead(0, 9) })), 1)
 })

@@ -2,7 +2,6 @@ import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import nano from 'nano'
 import t, { type Test } from 'tap'
-import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
 import {
   BackupNotComparableError,
   BackupNotFoundError,
@@ -12,6 +11,7 @@ import {
   InvalidParameterError,
   StalledDiffError
 } from '../lib/index.js'
+import { LARGE_DOCUMENT } from '../lib/json/document.js'
 import type { DiffOptions, DocumentDiff } from '../types/index.js'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases } from './helpers/database.js'

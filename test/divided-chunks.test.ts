@@ -7,7 +7,7 @@ import { ChunkWriter } from '../lib/repository/chunk-writer.js'
 import { gzip } from '../lib/repository/codec.js'
 import { CHUNK_BYTES, type ChunkEntry } from '../lib/repository/layout.js'
 import type { LineMarks } from '../lib/repository/line-marks.js'
-import { linesOf } from '../lib/repository/line-set.js'
+import { conflictLinesOf } from '../lib/repository/line-set.js'
 import { factsOf } from './helpers/chunk-writer.js'
 import { faultyDatabase } from './helpers/couch-client.js'
 
@@ -60,7 +60,7 @@ t.test('they keep their order and numbers, and what is known of each', async (t)
       here.map(({ json }) => json)
     )
     t.equal(entry.design, here.filter(({ design }) => design).length)
-    const conflicts = linesOf(entry, entry.conflicts)
+    const conflicts = conflictLinesOf(entry)
     t.strictSame(
       here.map((_, i) => conflicts.has(i)),
       here.map(({ conflicted }) => conflicted)

@@ -1,9 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { readDocument } from '../lib/json/document.js'
-import { DocumentLine, isOfLine } from '../lib/json/document-line.js'
+import { DocumentLine, idText, isOfLine } from '../lib/json/document-line.js'
 import { JsonScanner } from '../lib/json/scanner.js'
-import { idOf } from '../lib/repository/chunk-check.js'
 import { character } from './helpers/arbitraries.js'
 import { cases } from './helpers/settings.js'
 
@@ -24,7 +23,7 @@ function strictly(line: Buffer): { id: string; hasRevision: boolean } | undefine
 function quickly(line: Buffer): { id: string; hasRevision: boolean } | undefined {
   try {
     const found = new DocumentLine().read(line, 0, line.length)
-    return { id: idOf(found), hasRevision: found.hasRevision }
+    return { id: idText(found), hasRevision: found.hasRevision }
   } catch (error) {
     if (!isOfLine(error)) throw error
     return undefined

@@ -2,9 +2,9 @@ import fc from 'fast-check'
 import t from 'tap'
 import {
   bodyOf,
+  documentId,
   documentSteps,
   InvalidDocumentError,
-  idOf,
   piecesWithRevision,
   readDocument,
   withoutRevisionMembers
@@ -70,7 +70,7 @@ t.test('reads what CouchDB gives a meaning to', async (t) => {
         const found = attachments && JSON.parse(bytes.toString('utf8', attachments.start, attachments.end))
         return (
           document.id === model._id &&
-          idOf(bytes) === model._id &&
+          documentId(bytes) === model._id &&
           document.rev === model._rev &&
           document.type === (typeof model.type === 'string' ? model.type : undefined) &&
           document.deleted === (model._deleted === true) &&

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { LARGE_DOCUMENT } from '../lib/backup/database-backup.js'
+import { LARGE_DOCUMENT } from '../lib/json/document.js'
 import { apiOf } from './helpers/api.js'
 import { compareDatabases, setupDatabases } from './helpers/database.js'
 import { buildHost } from './helpers/host.js'

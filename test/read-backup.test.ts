@@ -1,7 +1,8 @@
 import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import t from 'tap'
-import { LARGE_BYTES, type ReadBackupOptions, readBackup } from '../lib/format/read-backup.js'
+import { type ReadBackupOptions, readBackup } from '../lib/format/read-backup.js'
+import { LARGE_DOCUMENT } from '../lib/json/document.js'
 import { MAX_DEPTH } from '../lib/json/scanner.js'
 import { cut, cuts, jsonNode, stringText } from './helpers/arbitraries.js'
 import { bytesOf } from './helpers/seed.js'
@@ -90,7 +91,7 @@ t.test('gives the same items however the text is cut', async (t) => {
 })
 
 t.test('gives documents that are too large for memory in pieces', async (t) => {
-  const sizes = [LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1, 3 * LARGE_BYTES]
+  const sizes = [LARGE_DOCUMENT - 1, LARGE_DOCUMENT, LARGE_DOCUMENT + 1, 3 * LARGE_DOCUMENT]
   const docs = sizes.map((size, i) => {
     const frame = `{"_id":"${i}","text":""}`.length
     return `{"_id":"${i}","text":"${bytesOf(`${i}`, size)
@@ -127,7 +128,7 @@ t.test('gives documents that are too large for memory in pieces', async (t) => {
       seen,
       sizes.map((length, i) => ({ kind: i < 2 ? 'whole' : 'pieces', length }))
     )
-    t.ok(held < 3 * LARGE_BYTES, `${held} bytes at a time`)
+    t.ok(held < 3 * LARGE_DOCUMENT, `${held} bytes at a time`)
   }
 })
 

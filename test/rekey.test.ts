@@ -143,6 +143,32 @@ t.test('a backup that cannot be sealed anew is left, and does not keep the other
   })
 })
 
+t.test('where a header cannot be read whole, the backup is named for which nothing is deleted', async (t) => {
+  const { on, pair, first, second } = await setup(t)
+  const host = await hostOf(t, on, { encryption: encryptionOf('k1') })
+  const third = await backUp(pair.chain, { full: true })
+  const backups = on.couch.use<{ storage: object }>(on.names.backups)
+  const header = await backups.get(third.id)
+  for (const [storage, reason] of [
+    [{ ...header.storage, layout: 99 }, /was made by a later version/],
+    [{ ...header.storage, databases: [] }, /does not list its chunks/]
+  ] as const) {
+    const { _rev } = await backups.get(third.id)
+    await backups.insert({ ...header, storage, _rev })
+    const { left, parts } = await host.app.dbBackups.rekey()
+    t.match(left.at(-1), { id: third.id, reason: /^nothing was deleted: / })
+    t.match(left.at(-1)?.reason, reason)
+    t.equal(parts, 0)
+  }
+  await backups.insert({ ...header, _rev: (await backups.get(third.id))._rev })
+  const { rekeyed, unchanged, left, parts } = await host.app.dbBackups.rekey()
+  t.strictSame(
+    { rekeyed, unchanged, left },
+    { rekeyed: [third.id], unchanged: [first, second].length, left: [] }
+  )
+  t.ok(parts > 0, 'then they are')
+})
+
 t.test('rekey needs the option, and its turn', async (t) => {
   const { on, pair } = await setup(t)
   await t.rejects(pair.chain.app.dbBackups.rekey(), {

@@ -416,7 +416,10 @@ export interface RekeyOutcome {
   rekeyed: string[]
   /** How many backups were sealed with the key before, or hold nothing. */
   unchanged: number
-  /** Backups that stay as they are, and why: they are damaged, their key is missing, or their form cannot be sealed. */
+  /**
+   * Backups that stay as they are, and why: they are damaged, their key is missing, or their form cannot be sealed. Where
+   * a header cannot be read whole, nothing is deleted, and `left` names it last.
+   */
   left: { id: string; reason: string }[]
   /** Chunks that were sealed, each once, however many backups share it, and their bytes. */
   chunks: number

@@ -1,5 +1,6 @@
 import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
+import { shownName } from '../bytes/cut-text.js'
 import { attachmentBytes, inlineAttachments } from '../couch/attachments.js'
 import type { CouchDatabase, DatabaseInfo, DatabaseSettings } from '../couch/database.js'
 import {
@@ -17,7 +18,13 @@ import { type Change, type RowDocument, rowDocument } from '../couch/rows.js'
 import { SourceWatch } from '../couch/source-watch.js'
 import { DamagedBackupError } from '../errors.js'
 import { VersionIndex } from '../ids/version-index.js'
-import { type DocumentBytes, documentSteps, isDesign, withoutRevisionMembers } from '../json/document.js'
+import {
+  type DocumentBytes,
+  documentSteps,
+  isDesign,
+  LARGE_DOCUMENT,
+  withoutRevisionMembers
+} from '../json/document.js'
 import { toldExcluded } from '../own-documents.js'
 import type { BaseDocuments } from '../repository/base.js'
 import type { LineFacts } from '../repository/chunk-writer.js'
@@ -35,8 +42,6 @@ import {
   unreadableError
 } from './unreadable.js'
 
-/** Bytes of attachments beyond which a document is never whole in memory. */
-export const LARGE_DOCUMENT = 4 * 1024 * 1024
 /** Bytes of a document with attachments of unknown sizes that is put together in memory. */
 const LARGE_LINE = 2 * LARGE_DOCUMENT
 /** Documents that are read in one request. */
@@ -127,7 +132,7 @@ const becameAnother = (name: string) =>
   })
 
 const damagedBase = ({ id, message }: DamagedBackupError) =>
-  new CouchError(`"${id.slice(0, 120)}"`, { error: 'damaged_base', reason: message })
+  new CouchError(`"${shownName(id)}"`, { error: 'damaged_base', reason: message })
 
 interface DatabaseReading {
   watch: SourceWatch

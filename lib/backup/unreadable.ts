@@ -1,5 +1,5 @@
 import type { UnreadableDocument } from '../../types/backups.js'
-import { cutToBytes } from '../bytes/cut-text.js'
+import { cutToBytes, shownName, toldId } from '../bytes/cut-text.js'
 import type { ReadFailure } from '../couch/document-reader.js'
 import { CouchError, isRequestTooLarge } from '../couch/errors.js'
 import type { RefusedLine } from '../repository/chunk-writer.js'
@@ -9,8 +9,7 @@ export const MAX_UNREADABLE = 1000
 export const MAX_IDS = 8 * 1024 * 1024
 /** Documents that a header names. */
 const NAMED = 100
-/** Bytes of a reported id and reason. */
-const MAX_ID = 512
+/** Bytes of a reported reason. */
 const MAX_REASON = 256
 
 interface Unread {
@@ -68,13 +67,13 @@ export class RefusedLines {
 }
 
 export const goneFailure = (id: string): CouchError =>
-  new CouchError(`document "${id.slice(0, 120)}"`, {
+  new CouchError(`document "${shownName(id)}"`, {
     error: 'missing',
     reason: 'the changes feed names a revision that the database does not have'
   })
 
 export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
-  new CouchError(`document "${id.slice(0, 120)}"`, {
+  new CouchError(`document "${shownName(id)}"`, {
     status: refusal.status,
     error: 'too_large',
     reason:
@@ -87,14 +86,9 @@ export const tooLargeFailure = (id: string, refusal: CouchError): CouchError =>
 
 /** Names the first documents that could not be backed up, cut to fit a header. */
 export function nameUnreadable(unread: Iterable<[string, Unread]>): UnreadableDocument[] {
-  return [...unread].slice(0, NAMED).map(([id, { failure }]) => {
-    const cut = cutToBytes(id, MAX_ID)
-    return {
-      id: cut,
-      ...(cut === id ? undefined : { id_truncated: true as const }),
-      reason: cutToBytes(reasonOf(failure), MAX_REASON)
-    }
-  })
+  return [...unread]
+    .slice(0, NAMED)
+    .map(([id, { failure }]) => ({ ...toldId(id), reason: cutToBytes(reasonOf(failure), MAX_REASON) }))
 }
 
 /** Makes the error of a backup that may leave nothing out. */
@@ -102,7 +96,7 @@ export function unreadableError(unread: Iterable<[string, Unread]>, message?: st
   const [[id, { failure }]] = unread
   const { status, error, reason } =
     failure instanceof CouchError ? failure : { status: 0, error: 'bad_document', reason: failure.message }
-  const what = `document "${id.slice(0, 120)}"`
+  const what = `document "${shownName(id)}"`
   return new CouchError(message === undefined ? what : `${message}, the first of them ${what}`, {
     status,
     error,

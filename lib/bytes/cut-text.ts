@@ -18,6 +18,15 @@ export function cutText(text: string, most: number): string {
   return `${asUnicode(text.slice(0, most))}... (${text.length} characters)`
 }
 
+/** Returns the beginning of an id, or of another name, for a message. */
+export const shownName = (name: string): string => name.slice(0, 120)
+
+/** Returns an id as headers and outcomes tell it: of 512 bytes at most, with a mark where it is cut. */
+export function toldId(id: string): { id: string; id_truncated?: true } {
+  const cut = cutToBytes(id, 512)
+  return { id: cut, ...(cut !== id && { id_truncated: true as const }) }
+}
+
 /** Cuts a text so that its JSON takes at most so many bytes. */
 export function cutToBytes(text: string, bytes: number): string {
   let cut = text.slice(0, bytes)

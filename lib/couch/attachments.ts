@@ -1,4 +1,5 @@
 import { createGunzip } from 'node:zlib'
+import { shownName } from '../bytes/cut-text.js'
 import { through } from '../bytes/through.js'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
 import type { DocumentBytes } from '../json/document.js'
@@ -134,7 +135,7 @@ export function readAlone(
   return untilBegun(db.client, async function* () {
     // Asks for the bytes as stored: their digest can be checked, and the database need not decompress them.
     const answer = await db.attachment(id, stub.name, { rev, gzip: stub.gzip })
-    yield* attachmentBytesOf(answer, stub, `attachment "${shown(stub.name)}" of "${shown(id)}"`)
+    yield* attachmentBytesOf(answer, stub, `attachment "${shownName(stub.name)}" of "${shownName(id)}"`)
   })
 }
 
@@ -155,7 +156,7 @@ function readPart(db: CouchDatabase, revision: Revision, path: readonly string[]
     const refusal = yield* jsonPart(body, [...document, 'ok', ...path], [...document, 'error'])
     if (refusal === undefined) return
     rejectServerError(refusal)
-    throw new CouchError(`document "${shown(revision.id)}"`, {
+    throw new CouchError(`document "${shownName(revision.id)}"`, {
       status: 404,
       error: 'not_found',
       reason: 'missing'
@@ -221,8 +222,6 @@ async function* gunzipped(pieces: AsyncIterable<Uint8Array>, what: string): Asyn
     })
   }
 }
-
-const shown = (text: string) => text.slice(0, 120)
 
 export async function* base64(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
   let rest: Buffer = Buffer.alloc(0)

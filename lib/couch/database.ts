@@ -1,4 +1,5 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { shownName } from '../bytes/cut-text.js'
 import { Silence } from '../waits/silence.js'
 import { inTurnsIfLong, turnAfter } from '../waits/steps.js'
 import { BulkResults, checked, type DatabaseInfo, Info, Query, RevsDiff, Written } from './answers.js'
@@ -206,7 +207,7 @@ export class CouchDatabase {
     }
     if (leaves.length === 0) throw malformed(this.name, 'revision that was accepted')
     await this.delete(id, rev)
-    throw new CouchError(`PUT /${this.name}/${id.slice(0, 120)}`, {
+    throw new CouchError(`PUT /${this.name}/${shownName(id)}`, {
       status: 409,
       error: 'conflict',
       reason: 'other replicas of the document have accepted another version'

@@ -1,3 +1,4 @@
+import { shownName } from '../bytes/cut-text.js'
 import { slicesOf } from '../bytes/views.js'
 import type { RequestTarget } from './target.js'
 
@@ -20,7 +21,7 @@ const PIECE = 64 * 1024
 
 /** Names a request in errors. */
 export function describe({ method = 'GET', path }: CouchRequest): string {
-  return `${method} /${path.map((segment) => segment.slice(0, 120)).join('/')}`
+  return `${method} /${path.map(shownName).join('/')}`
 }
 
 export function bodyOf({ json, body }: CouchRequest): Body {

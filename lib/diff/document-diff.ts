@@ -1,10 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { DocumentDiff } from '../../types/diff.js'
-import { cutText, cutToBytes, MOST } from '../bytes/cut-text.js'
+import { cutText, MOST, toldId } from '../bytes/cut-text.js'
 import type { ToldFields } from '../format/told-fields.js'
-
-/** Most bytes of an id in a difference. */
-const MAX_ID = 512
 
 /** Makes the difference of a document. Only a changed document has `fields`. */
 export function diffOf(
@@ -29,7 +26,8 @@ export const unknownDiff = (database: LogicalDatabase, id: string, reason: strin
   reason: cutText(reason, MOST.reason)
 })
 
-function named(database: LogicalDatabase, id: string, change: DocumentDiff['change']) {
-  const cut = cutToBytes(id, MAX_ID)
-  return { database, id: cut, ...(cut !== id && { id_truncated: true as const }), change }
-}
+const named = (database: LogicalDatabase, id: string, change: DocumentDiff['change']) => ({
+  database,
+  ...toldId(id),
+  change
+})

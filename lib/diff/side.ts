@@ -1,7 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import { SpoolDamagedError } from '../errors.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
-import { type DocumentBytes, documentSteps, idOf } from '../json/document.js'
+import { type DocumentBytes, documentId, documentSteps } from '../json/document.js'
 import { MemberCursor } from '../json/members.js'
 import type { LargeDocumentBytes, UnsharedDocuments } from '../repository/stored-documents.js'
 import { headMemory, type LargeDocument } from '../restore/large-document.js'
@@ -113,7 +113,7 @@ class LineDocument implements SideDocument {
 
   constructor(line: Buffer) {
     this.#line = line
-    this.print = fingerprint(idOf(line))
+    this.print = fingerprint(documentId(line))
   }
 
   get state(): Fingerprint {

@@ -6,7 +6,7 @@ import { InflateError, Inflater } from '../bytes/inflater.js'
 import { utf8Text } from '../bytes/utf8-text.js'
 import { databaseOfKey } from '../databases.js'
 import { InvalidBackupError, TooLargeError } from '../errors.js'
-import { InvalidDocumentError } from '../json/document.js'
+import { InvalidDocumentError, LARGE_DOCUMENT } from '../json/document.js'
 import {
   type JsonAction,
   JsonDepthError,
@@ -18,9 +18,6 @@ import {
 } from '../json/scanner.js'
 import { inSharedTurns } from '../waits/steps.js'
 import { type AboutDatabase, isAbout } from './about-database.js'
-
-/** Bytes of a document beyond which it comes in pieces. */
-export const LARGE_BYTES = 4 * 1024 * 1024
 
 /** The contents of a backup in JSON, in their order. Bytes are valid until the next items are asked for. */
 export type BackupItem =
@@ -136,7 +133,8 @@ function asInputError(error: unknown, what: string): unknown {
   return error
 }
 
-const tooLong = () => new RangeError(`a document that is put together takes more than ${LARGE_BYTES} bytes`)
+const tooLong = () =>
+  new RangeError(`a document that is put together takes more than ${LARGE_DOCUMENT} bytes`)
 
 /** Joins the pieces of documents in arrays, while they are small. Items are valid until more is read. */
 class DocumentCollector {
@@ -144,7 +142,7 @@ class DocumentCollector {
   database: LogicalDatabase = 'components'
   array = ''
   #index = 0
-  readonly #pieces = new Pieces(new GrowingBuffer(LARGE_BYTES, tooLong))
+  readonly #pieces = new Pieces(new GrowingBuffer(LARGE_DOCUMENT, tooLong))
   #large = false
 
   beginArray(database: LogicalDatabase, array: string): void {
@@ -167,7 +165,7 @@ class DocumentCollector {
   }
 
   add(piece: Uint8Array): void {
-    if (!this.#large && this.#pieces.length + piece.length <= LARGE_BYTES) {
+    if (!this.#large && this.#pieces.length + piece.length <= LARGE_DOCUMENT) {
       // Items are taken after each chunk, in which a value has one piece: no waiting item lies in the memory.
       this.#pieces.add(piece)
       return

@@ -3,7 +3,7 @@ import { LONG } from '../waits/steps.js'
 import { type DocumentBytes, InvalidDocumentError, readDocument } from './document.js'
 import { isDigit, QUOTE, ZERO } from './json-bytes.js'
 import { decodeString, standsAt } from './members.js'
-import { JsonScanner, JsonSyntaxError, type JsonVisitor } from './scanner.js'
+import { JsonScanner, JsonSyntaxError, SKIP_ALL } from './scanner.js'
 import { StringWalk } from './string-walk.js'
 
 const OPEN = 0x7b
@@ -28,8 +28,6 @@ const ID = Buffer.from('_id')
 const REV = Buffer.from('_rev')
 const TYPE = Buffer.from('type')
 
-const NOTHING: JsonVisitor = { begin: () => 'skip', bytes() {}, end() {} }
-
 /** The id and the revision of a document that fills a line. */
 export interface LineDocument {
   /** Bytes of the id; `undefined` where only `id` is set. */
@@ -38,6 +36,10 @@ export interface LineDocument {
   id: string
   hasRevision: boolean
 }
+
+/** Returns the id of a document that was read. */
+export const idText = ({ idBytes, id }: LineDocument): string =>
+  idBytes ? toBuffer(idBytes).toString('latin1') : id
 
 /**
  * Checks lines that hold a document each. One walk checks a usual line, and finds its id and revision. It accepts
@@ -89,7 +91,7 @@ export class DocumentLine implements LineDocument {
       return this
     }
     const line = toBuffer(bytes).subarray(from, to)
-    const scanner = new JsonScanner(NOTHING, { maxDepth: Number.POSITIVE_INFINITY })
+    const scanner = new JsonScanner(SKIP_ALL, { maxDepth: Number.POSITIVE_INFINITY })
     scanner.write(line)
     scanner.end()
     if (line[line.findIndex((c) => c > 0x20)] !== OPEN) throw new JsonSyntaxError('not an object', 0)

@@ -25,6 +25,9 @@ export interface DocumentBytes {
   conflicts: number
 }
 
+/** Bytes of a document beyond which it comes in pieces, and is not put together in memory. */
+export const LARGE_DOCUMENT = 4 * 1024 * 1024
+
 /** Thrown for a document that CouchDB cannot store. The message names the field. */
 export class InvalidDocumentError extends Error {
   override readonly name = 'InvalidDocumentError'
@@ -93,7 +96,7 @@ export function* documentSteps(bytes: Uint8Array): Steps<DocumentBytes> {
 }
 
 /** Returns the id of a valid document: fast, since CouchDB sends it first. */
-export function idOf(bytes: Uint8Array): string {
+export function documentId(bytes: Uint8Array): string {
   const cursor = new MemberCursor(bytes)
   while (cursor.next()) if (cursor.keyOf(ID)) return cursor.string() ?? ''
   return ''

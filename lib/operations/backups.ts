@@ -132,7 +132,7 @@ export class Backups implements OperationRecords {
     { id: txId, carried }: ActiveOperation,
     requester: StartOptions['requester']
   ): Promise<InnerOperation<BackupSummary>> {
-    const id = this.#databases.repository.idOf(carried)
+    const id = this.#databases.repository.backupId(carried)
     const note = `made before restore ${txId}, to take it back`
     const backup = await this.describe({ note, requester }, txId)
     return {
@@ -148,14 +148,14 @@ export class Backups implements OperationRecords {
   /** Fails the backup of a restore that has failed, if it still counts as running. */
   async failBefore(restore: ActiveOperation, reason: string): Promise<void> {
     const repository = this.#databases.repository.on(endClientIn(restore, 'repository'))
-    const id = repository.idOf(restore.carried)
+    const id = repository.backupId(restore.carried)
     const loaded = await repository.load(id)
     if (loaded?.state === 'running') await repository.runningBackup(id).fail(reason)
   }
 
   /** Looks after what may come late of the backup of a restore that has failed. */
   watchBefore({ carried }: ActiveOperation): void {
-    this.#leftovers.watch(this.#databases.repository.idOf(carried), false)
+    this.#leftovers.watch(this.#databases.repository.backupId(carried), false)
   }
 
   async isOver({ id }: LeaseHolder): Promise<boolean> {

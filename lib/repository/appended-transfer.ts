@@ -1,3 +1,4 @@
+import { shownName } from '../bytes/cut-text.js'
 import { sameStream } from '../bytes/same-stream.js'
 import { watchedSource } from '../bytes/watched-source.js'
 import { type AttachmentStub, canBeReadAlone, readAlone, stubOf } from '../couch/attachments.js'
@@ -38,7 +39,10 @@ export class AppendedTransfer {
     const { id, rev, from } = this.#options
     for (const stub of this.#stubs())
       if (!canBeReadAlone(from, { id, rev }, stub))
-        throw new BackupNotCopyableError(id, `its attachment "${shown(stub.name)}" cannot be sent by HTTP`)
+        throw new BackupNotCopyableError(
+          id,
+          `its attachment "${shownName(stub.name)}" cannot be sent by HTTP`
+        )
   }
 
   /** Stores what is missing, in place of others of the same names: clients may replace what they have appended. */
@@ -58,7 +62,11 @@ export class AppendedTransfer {
       const there = ownOf(place?._attachments ?? {}, stub.name)
       if (there !== undefined && (await this.#isSame(stub, there))) return attempt > 1
       if (!place || attempt > ATTEMPTS)
-        throw new CopyConflictError(id, to.name, `its attachment "${shown(stub.name)}" does not stay there`)
+        throw new CopyConflictError(
+          id,
+          to.name,
+          `its attachment "${shownName(stub.name)}" does not stay there`
+        )
       // Read again in any case: what the database shows counts, not its answer.
       await this.#put(stub, place._rev)
       await (attempt > 1 && to.client.afterConflict(attempt))
@@ -93,8 +101,6 @@ export class AppendedTransfer {
     return sameStream(this.#read(stub), body)
   }
 }
-
-const shown = (name: string) => name.slice(0, 120)
 
 /** Returns a member, unless it is one that all objects have: names may be anything. */
 const ownOf = (appended: Appended, name: string): StubMembers | undefined =>

@@ -1,9 +1,9 @@
+import type { DatabaseSummary } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase } from '../couch/database.js'
 import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import type { Keys } from '../seal/keyring.js'
-import { sum } from './chunk-list.js'
 import { ChunkReader } from './chunk-reader.js'
 import {
   type ChunkEntry,
@@ -11,13 +11,14 @@ import {
   type SourceIdentity,
   type Store,
   type StoredDatabase,
-  type StoredHeader
+  type StoredHeader,
+  sum
 } from './layout.js'
 import { readEntries } from './manifests.js'
 import { Parts } from './parts.js'
 import { allUnreadable } from './unreadable.js'
 
-/** Backups in which each chunk is read once: a damaged one must not be handed on for ever. */
+/** Backups in which each chunk is read once: a damaged chunk must not be handed on for ever. */
 const TURNS = 30
 
 /** The documents of one database in a backup, as the base of the next backup. */
@@ -44,7 +45,7 @@ export class BaseDocuments {
     { db, codec }: Pick<Store, 'db' | 'codec'>,
     { backup, database }: { backup: string; database: LogicalDatabase },
     stored: StoredDatabase & { index: ChunkEntry[]; key: string },
-    told: Told,
+    told: DatabaseSummary,
     readonly keys: Keys
   ) {
     this.backup = backup
@@ -82,7 +83,7 @@ export class BaseDocuments {
 
   /**
    * Reads the entries of all chunks, and checks that the chunks are there, and some of them whole.
-   * @param turn which ones: with a number more each time, all have had their turn after {@link TURNS} backups
+   * @param turn which chunks are read whole: all were, once {@link TURNS} numbers in a row were given
    * @throws DamagedBackupError
    */
   async load(turn: number): Promise<void> {
@@ -97,5 +98,3 @@ export class BaseDocuments {
     this.#chunks = chunks
   }
 }
-
-type Told = StoredHeader['dbs'][string]

@@ -1,15 +1,14 @@
 import { isUtf8 } from 'node:buffer'
 import { bytesFingerprinter, type Fingerprint, fingerprinter } from '../ids/fingerprint.js'
 import { largeKey, SURELY_SHORT } from '../ids/large-key.js'
-import type { OrdinalSet } from '../ids/ordinal-set.js'
 import { documentSteps, isDesign } from '../json/document.js'
-import { DocumentLine, isOfLine, type LineDocument } from '../json/document-line.js'
-import { JsonScanner, type JsonVisitor } from '../json/scanner.js'
+import { DocumentLine, idText, isOfLine, type LineDocument } from '../json/document-line.js'
+import { JsonScanner, type JsonVisitor, SKIP_ALL } from '../json/scanner.js'
 import { inSharedTurns, inTurns, sharedTurn } from '../waits/steps.js'
 import { LineFindings, type OnFinding } from './findings.js'
 import type { ChunkEntry } from './layout.js'
 import type { LineMarks } from './line-marks.js'
-import { linesOf } from './line-set.js'
+import { deadLinesOf } from './line-set.js'
 
 const NEWLINE = 0x0a
 const UNDERSCORE = 0x5f
@@ -47,7 +46,7 @@ export class ChunkCheck {
     this.#onFinding = onFinding
     this.#print = (document) => {
       const bytes = document.idBytes
-      return bytes && bytes.length <= SURELY_SHORT ? ofBytes(bytes) : ofId(idOf(document))
+      return bytes && bytes.length <= SURELY_SHORT ? ofBytes(bytes) : ofId(idText(document))
     }
   }
 
@@ -59,7 +58,7 @@ export class ChunkCheck {
   async check(entry: ChunkEntry, bytes: Buffer, marks?: LineMarks, counts?: Counts): Promise<CheckedLines> {
     const found = new LineFindings()
     const checked: CheckedLines = { documents: 0, bytes: 0 }
-    const dead = this.#deadOf(entry)
+    const dead = deadLinesOf(entry)
     const isText = isUtf8(bytes)
     let [line, designs, deadDocuments, deadBytes, checkedTo] = [0, 0, 0, 0, 0]
     for (let from = 0; from < bytes.length; ) {
@@ -78,7 +77,7 @@ export class ChunkCheck {
         if (isDesignLine(document)) designs++
         if (!isDead) {
           this.#checkMark(found, { line, length: to - from + 1 }, document, marks)
-          if (!document.hasRevision) found.add(line, 'has no "_rev"', idOf(document))
+          if (!document.hasRevision) found.add(line, 'has no "_rev"', idText(document))
           if (counts?.(line, document) ?? true) {
             checked.documents++
             checked.bytes += to - from + 1
@@ -115,7 +114,7 @@ export class ChunkCheck {
     pieces: AsyncIterable<Buffer>,
     marks?: LineMarks
   ): Promise<CheckedLines> {
-    const visitor = new HeadVisitor()
+    const visitor = new RevisionVisitor()
     const found = new LineFindings()
     try {
       const scanner = new JsonScanner(visitor, STORED)
@@ -135,10 +134,6 @@ export class ChunkCheck {
     return { documents: 1, bytes: entry.raw }
   }
 
-  #deadOf(entry: ChunkEntry): OrdinalSet {
-    return linesOf(entry, entry.dead?.lines)
-  }
-
   #checkMark(
     found: LineFindings,
     { line, length }: { line: number; length: number },
@@ -147,7 +142,7 @@ export class ChunkCheck {
   ): void {
     if (!marks || line >= marks.count) return
     const isOther = marks.length(line) !== length || !isSame(this.#print(document), marks.print(line))
-    if (isOther) found.add(line, 'is not what the index tells', idOf(document))
+    if (isOther) found.add(line, 'is not what the index tells', idText(document))
   }
 
   #wrong({ id }: ChunkEntry, reason: string): void {
@@ -160,10 +155,6 @@ class NotTextError extends Error {
     super('it is not UTF-8')
   }
 }
-
-/** Returns the id of a document that was read. */
-export const idOf = ({ idBytes, id }: LineDocument): string =>
-  idBytes ? Buffer.from(idBytes.buffer, idBytes.byteOffset, idBytes.length).toString('latin1') : id
 
 // No usual id begins with an underscore: see DocumentLine.
 const isDesignLine = ({ idBytes, id }: LineDocument): boolean =>
@@ -179,25 +170,15 @@ const asDocument = (id: string, hasRevision: boolean): LineDocument => ({
 
 /** Reads a long line so that others have turns. */
 async function readLong(line: Buffer): Promise<LineDocument> {
-  const scanner = new JsonScanner(new SyntaxVisitor(), STORED)
+  const scanner = new JsonScanner(SKIP_ALL, STORED)
   for await (const piece of inSharedTurns([line])) scanner.write(piece)
   scanner.end()
   const { id, rev } = await inTurns(documentSteps(line))
   return asDocument(id, rev !== undefined)
 }
 
-class SyntaxVisitor implements JsonVisitor {
-  begin() {
-    return 'skip' as const
-  }
-
-  bytes(): void {}
-
-  end(): void {}
-}
-
 /** Keeps id and revision of a document that comes in pieces. */
-class HeadVisitor implements JsonVisitor {
+class RevisionVisitor implements JsonVisitor {
   id: string | undefined
   rev: string | undefined
   #pieces: Buffer[] = []

@@ -1,7 +1,7 @@
 import type { OrdinalSet } from '../ids/ordinal-set.js'
 import type { Steps } from '../waits/steps.js'
-import { type ChunkEntry, isSmall, liveBytes, liveDocuments, nameOf } from './layout.js'
-import { deadLines, linesOf } from './line-set.js'
+import { type ChunkEntry, isSmall, liveBytes, liveDocuments, nameOf, sum } from './layout.js'
+import { deadLinesOf, encodeDead } from './line-set.js'
 
 /**
  * Returns how many small chunks may be listed: each costs a request, and as much time to read as up to half of a usual
@@ -9,7 +9,7 @@ import { deadLines, linesOf } from './line-set.js'
  */
 const mostSmall = (others: number): number => Math.min(8, Math.max(2, Math.floor(others / 2)))
 
-interface Listed {
+interface ListedChunk {
   entry: ChunkEntry
   /** Lines that do not count, read from the entry when they are first needed. */
   dead?: OrdinalSet
@@ -19,7 +19,7 @@ interface Listed {
 
 /** The chunks that a backup is to list, by name: those of its base, and its own. Knows which of their lines count. */
 export class ChunkList {
-  readonly #listed = new Map<string, Listed>()
+  readonly #listed = new Map<string, ListedChunk>()
 
   constructor(entries: readonly ChunkEntry[] = []) {
     this.add(entries)
@@ -41,7 +41,7 @@ export class ChunkList {
   drop(chunk: string, line: number, length: number): void {
     const listed = this.#listed.get(chunk)
     if (!listed) return
-    listed.dead ??= linesOf(listed.entry, listed.entry.dead?.lines)
+    listed.dead ??= deadLinesOf(listed.entry)
     if (line >= listed.entry.docs || listed.dead.has(line)) return
     listed.dead.add(line)
     listed.raw += listed.entry.large === undefined ? length : listed.entry.raw
@@ -91,8 +91,8 @@ export class ChunkList {
   }
 }
 
-const entryOf = ({ entry, raw }: Listed, dead: OrdinalSet): ChunkEntry =>
-  dead.size > 0 ? { ...entry, dead: deadLines(dead, raw, entry.docs) } : entry
+const entryOf = ({ entry, raw }: ListedChunk, dead: OrdinalSet): ChunkEntry =>
+  dead.size > 0 ? { ...entry, dead: encodeDead(dead, raw, entry.docs) } : entry
 
 const deadBytes = ({ dead }: ChunkEntry): number => dead?.raw ?? 0
 
@@ -100,7 +100,3 @@ const deadBytes = ({ dead }: ChunkEntry): number => dead?.raw ?? 0
 const deadStored = (entry: ChunkEntry): number => entry.stored * wasteOf(entry)
 
 const wasteOf = (entry: ChunkEntry): number => deadBytes(entry) / entry.raw
-
-/** Returns the sum of what `of` tells of each item. */
-export const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
-  items.reduce((total, item) => total + of(item), 0)

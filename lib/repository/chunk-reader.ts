@@ -57,7 +57,7 @@ export class ChunkReader {
   /** Reads a chunk's attachment into `buffer`; `null` when it has another length than was stored. */
   async #fetch(entry: ChunkEntry, buffer: Buffer): Promise<Buffer | null> {
     let length = 0
-    for await (const piece of this.#stored(entry)) {
+    for await (const piece of this.#sent(entry)) {
       if (length + piece.length > entry.stored) return null
       length += piece.copy(buffer, length)
     }
@@ -67,7 +67,7 @@ export class ChunkReader {
   /** Checks that a chunk is there and is what was stored, without keeping it. */
   async verify(entry: ChunkEntry): Promise<void> {
     await againIfDamaged(async () => {
-      for await (const _piece of this.#checked(entry));
+      for await (const _piece of this.stored(entry));
     })
   }
 
@@ -97,7 +97,7 @@ export class ChunkReader {
   /** Streams what the codec made of a chunk's lines. Its digest, and its seal, are checked only at the end. */
   encoded(entry: ChunkEntry): AsyncIterable<Buffer> {
     const seal = this.#sealOf(entry)
-    const stored = this.#checked(entry)
+    const stored = this.stored(entry)
     return seal ? seal.key.openStream(stored, placeOf(entry.id, seal.database)) : stored
   }
 
@@ -124,21 +124,17 @@ export class ChunkReader {
   }
 
   /** Streams a chunk's bytes as they are stored. Their digest is checked only at the end. Needs no keys. */
-  stored(entry: ChunkEntry): AsyncIterable<Buffer> {
-    return this.#checked(entry)
-  }
-
-  /** Streams a chunk's stored bytes, and checks their digest as they end. */
-  async *#checked(entry: ChunkEntry): AsyncGenerator<Buffer> {
+  async *stored(entry: ChunkEntry): AsyncGenerator<Buffer> {
     const hash = newHash()
-    for await (const piece of this.#stored(entry)) {
+    for await (const piece of this.#sent(entry)) {
       hash.update(piece)
       yield piece
     }
     if (hash.digest('hex') !== entry.sha256) throw otherDigest(entry)
   }
 
-  async *#stored(entry: ChunkEntry): AsyncGenerator<Buffer> {
+  /** Streams what the database sends for a chunk. */
+  async *#sent(entry: ChunkEntry): AsyncGenerator<Buffer> {
     const { body } = await this.db.client.retry(async () => {
       try {
         return await this.db.attachment(entry.id, this.#attachmentOf(entry))

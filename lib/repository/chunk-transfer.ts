@@ -5,8 +5,9 @@ import { CouchError } from '../couch/errors.js'
 import type { StreamedBody } from '../couch/requests.js'
 import { CopyConflictError, DamagedBackupError, ReservedIdError } from '../errors.js'
 import { attachmentsIn, readStub, type StubMembers } from '../json/attachments.js'
-import { documentSteps } from '../json/document.js'
+import { documentSteps, LARGE_DOCUMENT } from '../json/document.js'
 import { CHUNK_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import { inTurns } from '../waits/steps.js'
 import { ChunkAttempt } from './chunk-attempt.js'
 import { ChunkReader } from './chunk-reader.js'
@@ -14,17 +15,14 @@ import { attachmentOf } from './chunk-seal.js'
 import { makerOf, numberOf } from './ids.js'
 import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
 import { groupsOf, listedMaker } from './part-documents.js'
-import { atATime } from './references.js'
 
 /** Chunks that are read and stored at a time. */
 const IN_FLIGHT = 3
-/** Bytes of the largest chunk that is held in memory. Others are read twice: once to be checked, once to be sent. */
-const MOST_HELD = 4 * 1024 * 1024
 /** Documents made in one request. */
 const MADE_AT_A_TIME = 8
 
 /** The state of a chunk's id in the destination of a copy. */
-type Found =
+type IdState =
   /** The chunk. */
   | { is: 'there'; rev: string }
   /** Its document, without its bytes. */
@@ -89,7 +87,7 @@ export class ChunkTransfer {
 
   async #storeGroup(
     group: readonly ChunkEntry[],
-    found: ReadonlyMap<string, Found>,
+    found: ReadonlyMap<string, IdState>,
     database: LogicalDatabase
   ): Promise<string[]> {
     const revisions = revisionsOf(group, found, 'there')
@@ -109,7 +107,7 @@ export class ChunkTransfer {
   /** Makes the documents that chunks are attached to. @returns their revisions */
   async #places(
     entries: readonly ChunkEntry[],
-    found: ReadonlyMap<string, Found>,
+    found: ReadonlyMap<string, IdState>,
     database: LogicalDatabase
   ): Promise<Map<string, string>> {
     const places = revisionsOf(entries, found, 'begun')
@@ -153,7 +151,8 @@ export class ChunkTransfer {
   /** Opens a chunk to be sent, once its digest was checked. */
   async #bodyOf(entry: ChunkEntry): Promise<StreamedBody & WatchedSource> {
     const { stored: length } = entry
-    if (length <= MOST_HELD) {
+    // Longer ones are read twice: once to be checked, once to be sent.
+    if (length <= LARGE_DOCUMENT) {
       const bytes = await this.#source.storedBytes(entry)
       const open = async function* () {
         yield bytes
@@ -165,10 +164,10 @@ export class ChunkTransfer {
   }
 
   /** Finds what lies under the ids of chunks. @throws CopyConflictError, ReservedIdError */
-  async #find(entries: readonly ChunkEntry[]): Promise<Map<string, Found>> {
+  async #find(entries: readonly ChunkEntry[]): Promise<Map<string, IdState>> {
     const { to, from } = this.#options
     const documents = await this.#documents(this.#to, entries)
-    const found = new Map<string, Found>()
+    const found = new Map<string, IdState>()
     const present: ChunkEntry[] = []
     for (const entry of entries) {
       const { id } = entry
@@ -230,7 +229,11 @@ export class ChunkTransfer {
 }
 
 /** Returns the revisions of the chunks that were found in one state. */
-const revisionsOf = (entries: readonly ChunkEntry[], found: ReadonlyMap<string, Found>, is: Found['is']) =>
+const revisionsOf = (
+  entries: readonly ChunkEntry[],
+  found: ReadonlyMap<string, IdState>,
+  is: IdState['is']
+) =>
   new Map(
     entries.flatMap(({ id }) => {
       const one = found.get(id)

@@ -5,7 +5,7 @@ import type { StreamedBody } from '../couch/requests.js'
 import type { Fingerprint } from '../ids/fingerprint.js'
 import { largeKey } from '../ids/large-key.js'
 import { OrdinalSet } from '../ids/ordinal-set.js'
-import { idOf } from '../json/document.js'
+import { documentId } from '../json/document.js'
 import { SEAL_BYTES } from '../seal/sealing-key.js'
 import { putChunk, type StoredChunk } from './chunk-attempt.js'
 import type { ChunkPlaces } from './chunk-places.js'
@@ -212,7 +212,7 @@ export class ChunkWriter {
   /** Returns a line in place of a document that cannot be stored, so that the others keep their numbers. */
   #refuse({ bytes, ...line }: Lines, error: CouchError): Lines {
     if (bytes[0] !== OPEN_BRACE) throw error
-    const id = idOf(bytes)
+    const id = documentId(bytes)
     const place = Buffer.from(`${JSON.stringify({ _id: id })}\n`)
     if (place.length >= bytes.length) throw error
     this.#options.onRefused({ id, ordinal: line.ordinal, error })

@@ -3,37 +3,38 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import type { Finding } from './findings.js'
 import { kindOfStorage } from './header-storage.js'
 import { type ChunkEntry, contentDigest, type Head, type HeaderDocument, type Store } from './layout.js'
 import { readManifest } from './manifests.js'
 import { readHeader } from './read-header.js'
-import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
+import { HEADERS_AT_A_TIME, headerRevisions } from './references.js'
 
-/** Parts that a header names of each database. */
+/** Damaged parts that a header names of each database. */
 const NAMED = 20
-/** Backups that are told to share a part. */
+/** Backups that are named for a damaged part. */
 const MOST_BACKUPS = 100
 
 /** Damaged parts by id: whether it is only the index that is wrong. */
 type DamagedIds = ReadonlyMap<string, { isIndex: boolean }>
 
 /** The verified parts that one database of a backup lists. */
-interface Listed {
+interface ListedFindings {
   damaged: Set<string>
   onlyIndex: boolean
-  /** Parts that are whole: they were marked as damaged once. */
+  /** Parts that are whole, and were marked as damaged before. */
   healed: Set<string>
 }
 
-/** A part that a header lists: some members of the entry are of the list alone. */
-type Part = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
+/** An entry of a part in a header or a manifest: the members that must be the same in all lists of the part. */
+type ListedPart = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'raw' | 'stored' | 'sha256'>>
 
 /** Returns what two entries of the same part have in common: one of the two may be wrong. */
-const factsOf = ({ rev, docs, raw, stored, sha256 }: Part): string =>
+const factsOf = ({ rev, docs, raw, stored, sha256 }: ListedPart): string =>
   [rev, docs, raw, stored, sha256].join(' ')
 
-/** The header is another one than was verified: the backup was sealed anew meanwhile. */
+/** Thrown where the header is not the one that was verified: the backup was sealed anew meanwhile. */
 export class ChangedMeanwhileError extends Error {}
 
 /** The outcome of a verification. */
@@ -70,11 +71,11 @@ export class DamageRecords {
       const isIndex = finding.part === 'index' && damaged.get(finding.id)?.isIndex !== false
       if (finding.part !== 'header') damaged.set(finding.id, { isIndex })
     }
-    const sharing = new Map<string, string[]>([...damaged.keys()].map((part) => [part, [id]]))
+    const backupsByPart = new Map<string, string[]>([...damaged.keys()].map((part) => [part, [id]]))
     const own = await readHeader(this.#store.db, id)
     if (own && digestOf(own) !== content) throw new ChangedMeanwhileError()
     if (own && (damaged.size > 0 || (readAll && own.damaged !== undefined)))
-      await this.#recordInOthers(own, { damaged, readAll }, sharing)
+      await this.#recordInOthers(own, { damaged, readAll }, backupsByPart)
     await this.#change(id, content, (header) => {
       const found = Object.fromEntries(
         LOGICAL_DATABASES.flatMap((database) => {
@@ -88,13 +89,13 @@ export class DamageRecords {
       const before = readAll ? {} : header.damaged?.databases
       return { ...this.#marked(header, { ...before, ...found }), ...(verified && { verified }) }
     })
-    return sharing
+    return backupsByPart
   }
 
   async #recordInOthers(
     own: Head,
     verdict: { damaged: DamagedIds; readAll: boolean },
-    sharing: Map<string, string[]>
+    backupsByPart: Map<string, string[]>
   ): Promise<void> {
     const { db } = this.#store
     const known = new Map<string, string>()
@@ -105,10 +106,11 @@ export class DamageRecords {
       if (id === own._id) return
       const head = await readHeader(db, id)
       if (kindOfStorage(head?.storage) !== 'known' || !head) return
-      const lists: Partial<Record<LogicalDatabase, Listed>> = {}
+      const lists: Partial<Record<LogicalDatabase, ListedFindings>> = {}
       for (const database of LOGICAL_DATABASES)
         lists[database] = await this.#shared(head, database, known, verdict)
-      for (const { damaged } of Object.values(lists)) for (const part of damaged) addTo(sharing, part, id)
+      for (const { damaged } of Object.values(lists))
+        for (const part of damaged) addTo(backupsByPart, part, id)
       const concerns = Object.values(lists).some(({ damaged, healed }) => damaged.size + healed.size > 0)
       if (concerns) await this.#change(id, digestOf(head), (header) => this.#changed(header, lists))
     })
@@ -120,9 +122,9 @@ export class DamageRecords {
     database: LogicalDatabase,
     known: ReadonlyMap<string, string>,
     { damaged, readAll }: { damaged: DamagedIds; readAll: boolean }
-  ): Promise<Listed> {
+  ): Promise<ListedFindings> {
     const marked = new Set(head.damaged?.databases[database]?.parts)
-    const listed: Listed = { damaged: new Set(), onlyIndex: true, healed: new Set() }
+    const listed: ListedFindings = { damaged: new Set(), onlyIndex: true, healed: new Set() }
     for await (const parts of this.#listedIn(head, database)) {
       for (const part of parts) {
         // Where the entries differ, that of the verified backup may be what is wrong.
@@ -138,7 +140,7 @@ export class DamageRecords {
   }
 
   /** Yields what a header lists of a database. Manifests that cannot be read list nothing. */
-  async *#listedIn({ storage }: Head, database: LogicalDatabase): AsyncGenerator<readonly Part[]> {
+  async *#listedIn({ storage }: Head, database: LogicalDatabase): AsyncGenerator<readonly ListedPart[]> {
     const stored = kindOfStorage(storage) === 'known' && storage?.databases[database]
     if (!stored) return
     const { manifests, chunks, superseded, index = [] } = stored
@@ -156,7 +158,10 @@ export class DamageRecords {
   }
 
   /** Returns a header with what it lists that is damaged, and without what is whole again; `null`: as it was. */
-  #changed(header: HeaderDocument, lists: Partial<Record<LogicalDatabase, Listed>>): HeaderDocument | null {
+  #changed(
+    header: HeaderDocument,
+    lists: Partial<Record<LogicalDatabase, ListedFindings>>
+  ): HeaderDocument | null {
     const databases: DamagedBackup['databases'] = {}
     for (const database of LOGICAL_DATABASES) {
       const before = header.damaged?.databases[database]
@@ -203,8 +208,8 @@ const partsOf = (ids: ReadonlySet<string>, onlyIndex: boolean, unnamed = 0): Dam
   ...(onlyIndex && { only_index: true as const })
 })
 
-function addTo(sharing: Map<string, string[]>, part: string, backup: string): void {
-  const backups = sharing.get(part)
+function addTo(backupsByPart: Map<string, string[]>, part: string, backup: string): void {
+  const backups = backupsByPart.get(part)
   if (backups && backups.length < MOST_BACKUPS) backups.push(backup)
 }
 

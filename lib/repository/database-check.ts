@@ -3,12 +3,11 @@ import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { type Fingerprint, fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
-import { LastVersions } from '../ids/version-index.js'
-import { idOf as idOfLine } from '../json/document.js'
+import { documentId } from '../json/document.js'
+import { idText } from '../json/document-line.js'
 import { sharedTurn } from '../waits/steps.js'
-import { type CheckedLines, ChunkCheck, type Counts, idOf } from './chunk-check.js'
+import { type CheckedLines, ChunkCheck, type Counts } from './chunk-check.js'
 import { type ChunkContent, chunkContents, lineGroups } from './chunk-contents.js'
-import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
 import { readIndex } from './document-index.js'
 import { type Finding, findingOf, NAMED_DOCUMENTS, type OnFinding } from './findings.js'
@@ -20,12 +19,14 @@ import {
   liveDocuments,
   nameOf,
   type StoredDatabase,
-  type StoredHeader
+  type StoredHeader,
+  sum
 } from './layout.js'
 import { ChunkMarks, type LineMarks } from './line-marks.js'
-import { linesOf, liveConflicts } from './line-set.js'
+import { conflictLinesOf, deadLinesOf, liveConflicts } from './line-set.js'
 import { readManifest } from './manifests.js'
 import { Parts } from './parts.js'
+import { SupersededVersions } from './superseded-versions.js'
 
 /** Lines whose marks are held at a time, 12 bytes each: the index is read once for so many. */
 const MARKED = 1_000_000
@@ -74,8 +75,7 @@ export class DatabaseCheck {
   #isRead = true
   /** The marks of all lines, where they are held at once and the index fits its chunks. */
   #allMarks: ChunkMarks | undefined
-  /** The last versions of documents that changed during a backup of layout 2. */
-  #repeated: LastVersions | undefined
+  readonly #superseded = new SupersededVersions()
 
   private constructor(
     reader: ChunkReader,
@@ -206,7 +206,8 @@ export class DatabaseCheck {
    * end. @param from how many chunks were checked before
    */
   async *data(from: number): AsyncGenerator<CheckedChunk> {
-    await this.#readSuperseded()
+    for (const chunk of this.#stored.superseded)
+      await this.#superseded.read(this.#reader, chunk).catch((error) => this.#unread(error))
     for (let at = from; at < this.#chunks.length; ) {
       const to = this.#endOfGroup(at)
       yield* this.#group(at, to)
@@ -246,14 +247,14 @@ export class DatabaseCheck {
   async #checkChunk(content: ChunkContent, marks: ChunkMarks | undefined): Promise<CheckedLines> {
     const { entry, lines } = content
     const known = marks?.of(entry)
-    const own = known && (await this.#wholeMarks(entry, known))
+    const own = known && this.#wholeMarks(entry, known)
     try {
       if (lines) return await this.#lines.check(entry, lines, own, this.#counts(content))
       const key = this.#reader.largeKey(entry)
       const checked = await this.#reader.readDocument(entry, (pieces) =>
         this.#lines.checkLarge(entry, key, pieces, own)
       )
-      return this.#countsLarge(content) ? checked : { documents: 0, bytes: 0 }
+      return this.#superseded.isLastLarge(content) ? checked : { documents: 0, bytes: 0 }
     } catch (error) {
       this.#unread(error)
       return { documents: 0, bytes: 0 }
@@ -261,8 +262,7 @@ export class DatabaseCheck {
   }
 
   /** Returns marks if the lines that count all have one, and tells where the index lacks some. */
-  async #wholeMarks(entry: ChunkEntry, marks: ReturnType<ChunkMarks['of']>) {
-    if (!marks) return undefined
+  #wholeMarks(entry: ChunkEntry, marks: LineMarks): LineMarks | undefined {
     let missing = 0
     for (let line = 0; line < entry.docs; line++) if (marks.length(line) === 0) missing++
     if (missing === 0) return marks
@@ -360,12 +360,12 @@ export class DatabaseCheck {
     for await (const { entry, lines, ordinal } of chunkContents(this.#reader, this.#chunks, {
       ahead: 1
     })) {
-      const keys: AsyncIterable<string[]> = lines ? keysOf(lines) : oneOf([this.#reader.largeKey(entry)])
+      const keys = lines ? keysOf(lines) : [[this.#reader.largeKey(entry)]]
       let first = 0
       for await (const group of keys) {
         const print = (i: number) => fingerprint(group[i])
         const at = ordinal + first
-        const counts = (i: number) => this.#repeated?.isLast(print(i), at + i) ?? true
+        const counts = (i: number) => this.#superseded.isLast(print(i), at + i)
         yield { chunk: entry.id, first, count: group.length, counts, print }
         first += group.length
       }
@@ -378,7 +378,7 @@ export class DatabaseCheck {
     if (entry.large !== undefined) return this.#reader.largeKey(entry)
     let at = 0
     for await (const group of lineGroups(await this.#reader.lines(entry))) {
-      if (line < at + group.length) return idOfLine(group[line - at])
+      if (line < at + group.length) return documentId(group[line - at])
       at += group.length
     }
     return undefined
@@ -395,31 +395,10 @@ export class DatabaseCheck {
       this.#wrongHeader(`says ${told} documents for ${this.#database}, its chunks hold ${documents}`)
   }
 
-  async #readSuperseded(): Promise<void> {
-    const { superseded } = this.#stored
-    if (superseded.length === 0 || this.#repeated) return
-    this.#repeated = new LastVersions()
-    for (const chunk of superseded) {
-      try {
-        for await (const lines of lineGroups(await this.#reader.lines(chunk))) {
-          for (const line of lines) {
-            const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
-            this.#repeated.put(fingerprint(key), ordinal)
-          }
-        }
-      } catch (error) {
-        this.#unread(error instanceof SyntaxError ? notSuperseded(chunk) : error)
-      }
-    }
-  }
-
   #counts({ ordinal }: ChunkContent): Counts | undefined {
-    const repeated = this.#repeated
-    return repeated && ((line, document) => repeated.isLast(fingerprint(idOf(document)), ordinal + line))
-  }
-
-  #countsLarge({ entry, ordinal }: ChunkContent): boolean {
-    return this.#repeated?.isLast(fingerprint(entry.large ?? ''), ordinal) ?? true
+    const superseded = this.#superseded
+    if (superseded.size === 0) return undefined
+    return (line, document) => superseded.isLast(fingerprint(idText(document)), ordinal + line)
   }
 
   #unread(error: unknown): void {
@@ -445,7 +424,7 @@ export class DatabaseCheck {
 
 /** Returns the fingerprints of lines of a chunk that the index marks. */
 function printsOf(entry: ChunkEntry, first: number, marks: LineMarks): PrintGroup {
-  const dead = linesOf(entry, entry.dead?.lines)
+  const dead = deadLinesOf(entry)
   return {
     chunk: entry.id,
     first,
@@ -456,21 +435,14 @@ function printsOf(entry: ChunkEntry, first: number, marks: LineMarks): PrintGrou
 }
 
 async function* keysOf(lines: Buffer): AsyncGenerator<string[]> {
-  for await (const group of lineGroups(lines)) yield group.map((line) => idOfLine(line))
+  for await (const group of lineGroups(lines)) yield group.map((line) => documentId(line))
 }
-
-async function* oneOf<T>(item: T): AsyncGenerator<T> {
-  yield item
-}
-
-const notSuperseded = ({ id }: ChunkEntry) =>
-  new DamagedBackupError('chunk', id, 'does not hold lines of superseded documents')
 
 /** Returns what is wrong with the lines that an entry names: they are of the backup that lists it alone. */
 function problemOfSets(entry: ChunkEntry): string | undefined {
   try {
-    const dead = linesOf(entry, entry.dead?.lines)
-    linesOf(entry, entry.conflicts)
+    const dead = deadLinesOf(entry)
+    conflictLinesOf(entry)
     if (!entry.dead || (dead.size === entry.dead.docs && entry.dead.raw <= entry.raw)) return undefined
     return `with ${entry.dead.docs} lines that do not count, and names ${dead.size}`
   } catch (error) {

@@ -3,12 +3,12 @@ import type { CouchDatabase } from '../couch/database.js'
 import { DamagedBackupError } from '../errors.js'
 import { type Fingerprinter, fingerprinter, newFingerprintKey } from '../ids/fingerprint.js'
 import type { LastVersions } from '../ids/version-index.js'
-import { idOf, isDesign } from '../json/document.js'
+import { documentId, isDesign } from '../json/document.js'
 import type { SealingKey } from '../seal/sealing-key.js'
 import { inTurns } from '../waits/steps.js'
 import type { BaseDocuments } from './base.js'
 import { chunkContents, lineGroups } from './chunk-contents.js'
-import { ChunkList, sum } from './chunk-list.js'
+import { ChunkList } from './chunk-list.js'
 import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { ChunkWriter, type LineFacts, type RefusedLine } from './chunk-writer.js'
@@ -21,9 +21,10 @@ import {
   nameOf,
   type SourceIdentity,
   type Store,
-  type StoredDatabase
+  type StoredDatabase,
+  sum
 } from './layout.js'
-import { checkLines, linesOf, liveConflicts } from './line-set.js'
+import { checkLines, conflictLinesOf, deadLinesOf, liveConflicts } from './line-set.js'
 import { moveToManifests } from './manifests.js'
 
 /** An index is written anew where less of a chunk counts. */
@@ -31,8 +32,6 @@ const LIVE_SHARE = 0.5
 /** Small chunks of an index that may be listed, and the bytes of a small one. */
 const MOST_SMALL = 8
 const SMALL_INDEX = 256 * 1024
-/** The ordinal of a version that an earlier backup has stored, and that has none in this backup. */
-const EARLIER = -2
 
 export interface DatabaseWriterOptions {
   store: Store
@@ -148,19 +147,19 @@ export class DatabaseWriter {
       await this.#rewrite()
       index = await this.#compact([...index, ...this.#noteNew(await this.#index.flush())])
     }
-    const stored: StoredDatabase = {
-      manifests: [],
-      chunks: this.#list.entries,
+    const { entries } = this.#list
+    const of = { backup, database }
+    const { lists, bytes } = await moveToManifests(this.#db, of, entries, base?.manifests)
+    this.#onStored({
+      ...lists,
       superseded: [],
       index,
       key: this.#key,
-      ...keysOf([...this.#list.entries, ...index]),
+      ...keysOf([...entries, ...index]),
       ...(source && { source })
-    }
-    const counts = this.#counts(stored.chunks, index)
-    counts.addedBytes += await moveToManifests(this.#db, backup, database, stored, base?.manifests)
-    this.#onStored(stored)
-    return counts
+    })
+    const counts = this.#counts(entries, index)
+    return { ...counts, addedBytes: counts.addedBytes + bytes }
   }
 
   /** Finds the versions of documents by the index, and drops all but the last of each. */
@@ -173,8 +172,11 @@ export class DatabaseWriter {
         if (!this.#list.has(chunk)) continue
         const firstLine = this.#firstLines.get(chunk)
         for (let i = 0; i < marks.count; i++) {
-          const ordinal = firstLine === undefined ? EARLIER : firstLine + first + i
-          if (!versions.isLast(marks.print(i), ordinal)) this.#list.drop(chunk, first + i, marks.length(i))
+          const print = marks.print(i)
+          // A version that an earlier backup has stored counts unless this backup has read a later one.
+          const isLast =
+            firstLine === undefined ? !versions.has(print) : versions.isLast(print, firstLine + first + i)
+          if (!isLast) this.#list.drop(chunk, first + i, marks.length(i))
         }
       }
     }
@@ -201,14 +203,14 @@ export class DatabaseWriter {
   }
 
   async #addAgain(entry: ChunkEntry, lines: Buffer): Promise<void> {
-    const dead = linesOf(entry, entry.dead?.lines)
-    const conflicts = linesOf(entry, entry.conflicts)
+    const dead = deadLinesOf(entry)
+    const conflicts = conflictLinesOf(entry)
     let at = 0
     for await (const group of lineGroups(lines)) {
       for (const line of group) {
         const i = at++
         if (dead.has(i)) continue
-        const id = idOf(line)
+        const id = documentId(line)
         const facts = { print: this.print(id), design: isDesign(id), conflicted: conflicts.has(i) }
         const pending = this.#documents.add(line, facts)
         if (pending) await pending

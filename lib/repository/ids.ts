@@ -1,5 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BACKUP_PREFIX, PART_DIGITS, PART_ID, PART_PREFIX } from '../own-documents.js'
+import { BACKUP_PREFIX, backupId, PART_DIGITS, PART_ID, PART_PREFIX } from '../own-documents.js'
 
 type PartKind = keyof typeof PART_PREFIX
 
@@ -17,8 +17,6 @@ export const stampIn = (id: string): bigint => BigInt(id.slice(BACKUP_PREFIX.len
 
 /** Returns about when a backup began, in milliseconds since the epoch. */
 export const beganAt = (id: string): number => Number(stampIn(id))
-
-export const idOf = (stamp: bigint): string => `${BACKUP_PREFIX}${stamp}`
 
 /** Ids have at most so many digits. */
 const LAST_STAMP = 10n ** 20n - 1n
@@ -38,7 +36,7 @@ export function newBackupId(
   const latest = newest > known ? newest : known
   const next = latest >= now ? latest + 1n : now
   const stamp = next <= LAST_STAMP ? next : now
-  return { id: idOf(stamp), carried: stamp }
+  return { id: backupId(stamp), carried: stamp }
 }
 
 /** Returns how the ids of parts begin that a backup has made, of all databases or one. */
@@ -52,7 +50,7 @@ export const partId = (kind: PartKind, backup: string, database: LogicalDatabase
 /** Returns the id of the backup that has made a part, by the part's id; `undefined` when that is no part's. */
 export function makerOf(part: string): string | undefined {
   const stamp = PART_ID.exec(part)?.[1]
-  return stamp === undefined ? undefined : `${BACKUP_PREFIX}${stamp}`
+  return stamp === undefined ? undefined : backupId(stamp)
 }
 
 /** Returns the number of a part among those of its kind that its backup has made of one database. */

@@ -97,7 +97,7 @@ export interface StoredDatabase {
    * length.
    */
   superseded: ChunkEntry[]
-  /** Chunks of lines by which the next backup finds versions: see `DocumentIndex`. Absent in layout 2. */
+  /** Chunks of lines by which the next backup finds versions: see `IndexWriter`. Absent in layout 2. */
   index?: ChunkEntry[]
   /** The key of the index's fingerprints, in hex. Absent in layout 2. */
   key?: string
@@ -137,6 +137,10 @@ export const liveBytes = ({ raw, dead }: ChunkEntry): number => raw - (dead?.raw
 
 /** Returns whether a chunk with so many bytes of lines should be joined with others. @param usual those of most */
 export const isSmall = (bytes: number, usual: number): boolean => bytes < usual / 2
+
+/** Returns the sum of what `of` tells of each item. */
+export const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
+  items.reduce((total, item) => total + of(item), 0)
 
 /** Returns how many documents of a chunk count. */
 export const liveDocuments = ({ docs, dead }: ChunkEntry): number => docs - (dead?.docs ?? 0)

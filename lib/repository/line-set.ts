@@ -88,14 +88,19 @@ function* numbersIn(bytes: readonly number[]): Generator<number> {
 }
 
 /** Tells in an entry which lines do not count. @param raw their bytes @param count lines of the chunk */
-export const deadLines = (dead: OrdinalSet, raw: number, count: number): DeadLines => ({
+export const encodeDead = (dead: OrdinalSet, raw: number, count: number): DeadLines => ({
   docs: dead.size,
   raw,
   lines: encodeLines(dead, count)
 })
 
-/** Reads lines that an entry names, if any. @throws DamagedBackupError */
-export function linesOf({ id, docs }: ChunkEntry, text: string | undefined): OrdinalSet {
+/** Returns the lines of a chunk that do not count. @throws DamagedBackupError */
+export const deadLinesOf = (entry: ChunkEntry): OrdinalSet => namedLines(entry, entry.dead?.lines)
+
+/** Returns the lines of a chunk whose documents had conflicting revisions. @throws DamagedBackupError */
+export const conflictLinesOf = (entry: ChunkEntry): OrdinalSet => namedLines(entry, entry.conflicts)
+
+function namedLines({ id, docs }: ChunkEntry, text: string | undefined): OrdinalSet {
   if (text === undefined) return new OrdinalSet()
   try {
     return decodeLines(text, docs)
@@ -113,7 +118,7 @@ export function checkLines({ id, docs }: ChunkEntry, lines: number): void {
 /** Returns how many documents that count had conflicting revisions. */
 export function liveConflicts(entry: ChunkEntry): number {
   if (entry.conflicts === undefined) return 0
-  return linesWithout(linesOf(entry, entry.conflicts), linesOf(entry, entry.dead?.lines), entry.docs).size
+  return linesWithout(conflictLinesOf(entry), deadLinesOf(entry), entry.docs).size
 }
 
 /** Returns those of the first `count` lines that are in one set, and not in another. */

@@ -15,48 +15,54 @@ const REQUEST_SHARE = 1 / 7
 /** Entries that are written as text in one step. */
 const STEP = 100
 
+type Manifests = StoredDatabase['manifests']
+
 /**
- * Moves chunk entries to manifest documents when there are too many for the header. Manifests of `known` that
- * hold the same entries are listed again. @param first number of the first new one @returns bytes of entries in new manifests
+ * Stores chunk entries in manifest documents where there are too many for the header. Manifests of `known` that hold the
+ * same entries are listed again. @param first number of the first new manifest
+ * @returns what the header is to list, and the bytes of entries in new manifests
  */
 export async function moveToManifests(
   db: CouchDatabase,
-  backup: string,
-  database: LogicalDatabase,
-  stored: StoredDatabase,
-  known: StoredDatabase['manifests'] = [],
+  { backup, database }: { backup: string; database: LogicalDatabase },
+  entries: readonly ChunkEntry[],
+  known: Manifests = [],
   first = 0
-): Promise<number> {
+): Promise<{ lists: Pick<StoredDatabase, 'manifests' | 'chunks'>; bytes: number }> {
+  const manifests: Manifests = []
   let index = first
   let bytes = 0
   const most = Math.min(MOST_BYTES, Math.floor(db.client.size.bytes * REQUEST_SHARE))
-  const groups = await inTurns(groupsByBytes(stored.chunks, most))
-  stored.chunks = groups.pop()?.chunks ?? []
-  for (const { chunks, entries } of groups) {
-    const sha256 = sha256Of(entries)
+  const groups = await inTurns(groupsByBytes(entries, most))
+  const last = groups.pop() as EntryGroup
+  for (const { chunks, text } of groups) {
+    const sha256 = sha256Of(text)
     let id = known.find((manifest) => manifest.sha256 === sha256)?.id
     if (id === undefined) {
-      const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries }
+      const manifest: ManifestDocument = { type: MANIFEST_TYPE, backup_id: backup, database, entries: text }
       index = await putManifest(db, manifest, index)
       id = partId('manifest', backup, database, index++)
-      bytes += entries.length
+      bytes += text.length
     }
-    stored.manifests.push({ id, chunks: chunks.length, sha256 })
+    manifests.push({ id, chunks: chunks.length, sha256 })
   }
-  return bytes
+  return { lists: { manifests, chunks: last.chunks }, bytes }
 }
 
-/** Divides entries into groups whose JSON takes about so many bytes. The last may be empty. */
-function* groupsByBytes(
-  chunks: readonly ChunkEntry[],
-  most: number
-): Steps<{ chunks: ChunkEntry[]; entries: string }[]> {
-  const groups: { chunks: ChunkEntry[]; entries: string }[] = []
+interface EntryGroup {
+  chunks: ChunkEntry[]
+  /** JSON of the entries. */
+  text: string
+}
+
+/** Divides entries into groups whose JSON takes about so many bytes: at least one, and the last may be empty. */
+function* groupsByBytes(chunks: readonly ChunkEntry[], most: number): Steps<EntryGroup[]> {
+  const groups: EntryGroup[] = []
   let group: ChunkEntry[] = []
   let texts: string[] = []
   let bytes = 0
   const close = () => {
-    groups.push({ chunks: group, entries: `[${texts.join(',')}]` })
+    groups.push({ chunks: group, text: `[${texts.join(',')}]` })
     group = []
     texts = []
     bytes = 0
@@ -112,7 +118,7 @@ export async function* entryGroups(
 /** Reads the entries in a manifest. @throws DamagedBackupError */
 export async function readManifest(
   db: CouchDatabase,
-  { id, sha256 }: StoredDatabase['manifests'][number]
+  { id, sha256 }: Manifests[number]
 ): Promise<ChunkEntry[]> {
   const manifest = await db.get<ManifestDocument>(id)
   if (!manifest) throw new DamagedBackupError('manifest', id, 'is missing')

@@ -19,7 +19,7 @@ export interface StoredPart extends Revision {
   bytes: number
 }
 
-/** Returns the id of the backup that has made a part which a header lists. @throws DamagedBackupError where it is none */
+/** Returns the id of the backup that has made a listed part. @throws DamagedBackupError where the id is no part's */
 export function listedMaker(header: string, part: string): string {
   const maker = makerOf(part)
   if (maker !== undefined) return maker

@@ -2,12 +2,13 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
 import { DamagedBackupError } from '../errors.js'
 import { documentSteps } from '../json/document.js'
+import { atATime } from '../waits/at-a-time.js'
 import { inTurns } from '../waits/steps.js'
 import { partRanges, rangesOf } from './ids.js'
 import type { StoredDatabase } from './layout.js'
 import { readEntries } from './manifests.js'
 import { groupsOf, ownParts } from './part-documents.js'
-import { atATime, isOfHeader, References } from './references.js'
+import { isOfHeader, References } from './references.js'
 
 /** Ranges of ids that are read at a time. */
 const RANGES_AT_A_TIME = 4

@@ -4,6 +4,7 @@ import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { FingerprintTable } from '../ids/fingerprint-table.js'
 import { isBackupId } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import { sharedTurn } from '../waits/steps.js'
 import { databasesListed, kindOfStorage } from './header-storage.js'
 import { BACKUP_RANGE, makerOf } from './ids.js'
@@ -65,28 +66,6 @@ export class References {
 /** Returns the documents of any database whose ids are those of backups, whatever they are. */
 export const headerRevisions = async (db: CouchDatabase): Promise<Revision[]> =>
   (await db.rows(BACKUP_RANGE)).filter(({ id }) => isBackupId(id))
-
-/** Works on items, some at a time, until all are done or one has failed. */
-export async function atATime<T>(
-  most: number,
-  items: Iterable<T>,
-  work: (item: T) => Promise<unknown>
-): Promise<void> {
-  const left = items[Symbol.iterator]()
-  let failed = false
-  const worker = async () => {
-    for (let next = left.next(); !next.done && !failed; next = left.next()) {
-      try {
-        await work(next.value)
-      } catch (error) {
-        failed = true
-        throw error
-      }
-    }
-  }
-  const results = await Promise.allSettled(Array.from({ length: most }, worker))
-  for (const result of results) if (result.status === 'rejected') throw result.reason
-}
 
 /** Yields all parts that a header lists, a manifest's at a time; none where there is no header. */
 async function* listedBy(db: CouchDatabase, header: string): AsyncGenerator<readonly { id: string }[]> {

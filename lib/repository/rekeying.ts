@@ -10,8 +10,8 @@ import {
 } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
+import { atATime } from '../waits/at-a-time.js'
 import { putChunk } from './chunk-attempt.js'
-import { sum } from './chunk-list.js'
 import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { openLarge, sealLarge } from './chunk-seal.js'
@@ -23,14 +23,15 @@ import {
   type HeaderDocument,
   nameOf,
   type Store,
-  type StoredDatabase
+  type StoredDatabase,
+  sum
 } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
 import { entryGroups, moveToManifests, readEntries } from './manifests.js'
 import type { Owner } from './owner.js'
 import { allParts, deleteParts, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
-import { atATime, headerRevisions, isOfHeader, References } from './references.js'
+import { headerRevisions, References } from './references.js'
 import type { PartCount } from './removal.js'
 
 /** Chunks that are read and stored at a time. */
@@ -61,8 +62,8 @@ export interface RekeyedBackup {
   bytes: number
 }
 
-/** The places from which chunks are read and to which they are written. */
-interface ChunkTransfer {
+/** The means by which the chunks of a database are read, and sealed anew. */
+interface DatabaseSealing {
   database: LogicalDatabase
   opened: OpenedHeader
   places: ChunkPlaces
@@ -174,7 +175,7 @@ export class Rekeying {
     for (const database of LOGICAL_DATABASES) {
       const stored = head.storage?.databases[database]
       if (!stored) continue
-      const { entries, ...sealed } = await this.#sealDatabase({ id, database, stored, opened })
+      const { entries, ...sealed } = await this.#sealDatabase({ backup: id, database, stored, opened })
       databases[database] = sealed.stored
       const name = apiKey(database)
       dbs[name] = { ...dbs[name], stored_bytes: sum(entries, ({ stored }) => stored) }
@@ -188,16 +189,16 @@ export class Rekeying {
   }
 
   async #sealDatabase(of: {
-    id: string
+    backup: string
     database: LogicalDatabase
     stored: StoredDatabase
     opened: OpenedHeader
   }): Promise<{ stored: StoredDatabase; entries: ChunkEntry[] }> {
-    const { id, database, stored, opened } = of
+    const { backup, database, stored, opened } = of
     const { db, codec } = this.#store
     const { key } = this.#options
-    const [chunkRange, manifestRange] = partRanges(id, database)
-    const places = new ChunkPlaces({ db, backup: id, database, first: await this.#nextIn(chunkRange) })
+    const [chunkRange, manifestRange] = partRanges(backup, database)
+    const places = new ChunkPlaces({ db, backup, database, first: await this.#nextIn(chunkRange) })
     const reader = new ChunkReader(db, codec, { database, keys: opened.keys })
     const listed = [...(await readEntries(db, stored)), ...(stored.index ?? [])]
     const entries: ChunkEntry[] = []
@@ -205,17 +206,12 @@ export class Rekeying {
       entries[i] = await this.#sealChunk(entry, { database, opened, places, reader })
     })
     const count = entries.length - (stored.index?.length ?? 0)
-    const next: StoredDatabase = {
-      ...stored,
-      manifests: [],
-      chunks: entries.slice(0, count),
-      ...(stored.index && { index: entries.slice(count) }),
-      sealed: [key.id]
-    }
     const known = this.#manifests.get(database)
-    await moveToManifests(db, id, database, next, known, await this.#nextIn(manifestRange))
-    this.#manifests.set(database, next.manifests)
-    return { stored: next, entries }
+    const first = await this.#nextIn(manifestRange)
+    const { lists } = await moveToManifests(db, of, entries.slice(0, count), known, first)
+    this.#manifests.set(database, lists.manifests)
+    const index = stored.index && { index: entries.slice(count) }
+    return { stored: { ...stored, ...lists, ...index, sealed: [key.id] }, entries }
   }
 
   /** Returns a number after those of all parts in a range, so that no id is used again. */
@@ -224,13 +220,13 @@ export class Rekeying {
     return last === undefined ? 0 : numberOf(last.id) + 1
   }
 
-  async #sealChunk(entry: ChunkEntry, transfer: ChunkTransfer): Promise<ChunkEntry> {
+  async #sealChunk(entry: ChunkEntry, sealing: DatabaseSealing): Promise<ChunkEntry> {
     const { key } = this.#options
     if (entry.sealed === key.id) return entry
     const name = nameOf(entry)
     let place = this.#places.get(name)
     if (!place) {
-      place = await this.#storeAgain(entry, transfer)
+      place = await this.#storeAgain(entry, sealing)
       this.#places.set(name, place)
       this.#chunks++
       this.#bytes += place.stored
@@ -240,7 +236,7 @@ export class Rekeying {
 
   async #storeAgain(
     entry: ChunkEntry,
-    { database, opened, places, reader }: ChunkTransfer
+    { database, opened, places, reader }: DatabaseSealing
   ): Promise<NewPlace> {
     const { db, codec } = this.#store
     const { key } = this.#options
@@ -290,9 +286,9 @@ export class Rekeying {
     try {
       await references.update()
     } catch (error) {
-      if (!isOfHeader(error)) throw error
-      // One that cannot be read whole may list any chunk.
-      this.#left.push({ id: '', reason: `nothing was deleted: ${error.message}` })
+      // The header of a backup that cannot be read whole may list any chunk.
+      if (!(error instanceof DamagedBackupError || error instanceof UnknownLayoutError)) throw error
+      this.#left.push({ id: error.id, reason: `nothing was deleted: ${error.message}` })
       return deleted
     }
     for await (const group of allParts(db)) {

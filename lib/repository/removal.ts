@@ -2,12 +2,13 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import { CouchError, isChanged } from '../couch/errors.js'
 import { ReplicasWatch } from '../couch/replicas.js'
 import { BACKUP_TYPE, REMOVED_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import { makerOf } from './ids.js'
 import { type Head, type HeaderDocument, LAYOUT, type Store } from './layout.js'
 import { isOwnedBy, type Owner, originIn } from './owner.js'
 import { allParts, deleteParts, ownParts, type StoredPart } from './part-documents.js'
 import { readHeader } from './read-header.js'
-import { atATime, headerRevisions, References } from './references.js'
+import { headerRevisions, References } from './references.js'
 
 /** Headers changed at a time. */
 const CHANGED_AT_A_TIME = 8
@@ -47,8 +48,8 @@ export interface RemovalOptions {
   replicas?: ReplicasWatch | undefined
 }
 
-/** The header that stays of a removed backup while other backups may have chunks that it made. */
-interface RemovedHeader {
+/** The mark in place of the header of a backup that was removed, or of which only parts were copied, while these may be there. */
+export interface RemovedHeader {
   type: typeof REMOVED_TYPE
   storage: Pick<HeaderDocument['storage'], 'layout' | 'system' | 'console'>
   /** Why it was removed, until a removal that came to its end has told. */

@@ -3,20 +3,21 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import type { ReplicasWatch } from '../couch/replicas.js'
 import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
-import { BACKUP_TYPE, isBackupId } from '../own-documents.js'
+import { BACKUP_TYPE, backupId, isBackupId } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
+import { atATime } from '../waits/at-a-time.js'
 import { KeyedMutex } from '../waits/keyed-mutex.js'
 import { inTurns, type Steps, sharedTurn } from '../waits/steps.js'
 import { Appender, type AppendLimits } from './appender.js'
 import { gzip } from './codec.js'
 import { DamageRecords, type Verdict } from './damage.js'
-import { beganAt, idOf, newBackupId, stampIn } from './ids.js'
+import { beganAt, newBackupId, stampIn } from './ids.js'
 import { CHUNK_BYTES, type Store } from './layout.js'
 import { LoadedBackup } from './loaded-backup.js'
 import type { Owner } from './owner.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
-import { atATime, HEADERS_AT_A_TIME, headerRevisions } from './references.js'
+import { HEADERS_AT_A_TIME, headerRevisions } from './references.js'
 import { type Rekeyed, type RekeyedBackup, Rekeying } from './rekeying.js'
 import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
@@ -237,7 +238,7 @@ export class Repository {
     return new DamageRecords(this.#store).record(verdict)
   }
 
-  /** Returns what removes backups, once prepared. */
+  /** Returns a removal, which has to be prepared before it runs. */
   removal(options: RemovalOptions): Removal {
     return new Removal(this.#store, options)
   }
@@ -254,7 +255,7 @@ export class Repository {
    */
   async *goodSince(since: number, of: { owner: Owner; newest?: bigint }): AsyncGenerator<LoadedBackup> {
     const ids = new Set(await this.list())
-    if (of.newest) ids.add(idOf(of.newest))
+    if (of.newest) ids.add(backupId(of.newest))
     for (const id of [...ids].reverse()) {
       if (beganAt(id) < since - LATEST_BEGIN) continue
       const loaded = await this.load(id)
@@ -263,8 +264,8 @@ export class Repository {
   }
 
   /** Returns the id of the backup that has this number. */
-  idOf(stamp: bigint): string {
-    return idOf(stamp)
+  backupId(stamp: bigint): string {
+    return backupId(stamp)
   }
 
   /** Returns a backup that is to begin, or that has begun, to be made or ended. */

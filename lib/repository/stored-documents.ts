@@ -3,21 +3,14 @@ import { apiKey } from '../databases.js'
 import { DamagedBackupError } from '../errors.js'
 import { fingerprint } from '../ids/fingerprint.js'
 import { idOfKey } from '../ids/large-key.js'
-import { LastVersions } from '../ids/version-index.js'
-import { idOf } from '../json/document.js'
+import { documentId } from '../json/document.js'
+import { atATime } from '../waits/at-a-time.js'
 import { type ChunkContent, type ChunkSelection, chunkContents, lineGroups } from './chunk-contents.js'
-import { sum } from './chunk-list.js'
 import type { ChunkReader } from './chunk-reader.js'
-import {
-  type ChunkEntry,
-  liveBytes,
-  liveDocuments,
-  type StoredDatabase,
-  type StoredHeader
-} from './layout.js'
-import { checkLines, linesOf } from './line-set.js'
+import { type ChunkEntry, liveBytes, liveDocuments, type StoredHeader, sum } from './layout.js'
+import { checkLines, deadLinesOf } from './line-set.js'
 import { readEntries } from './manifests.js'
-import { atATime } from './references.js'
+import { SupersededVersions } from './superseded-versions.js'
 import { pickedLines, type UnsharedChunk, unsharedChunks } from './unshared.js'
 
 /** Chunks being checked at a time. */
@@ -74,8 +67,7 @@ export class StoredDocuments {
   readonly #database: LogicalDatabase
   readonly #reader: ChunkReader
   #chunks: readonly ChunkEntry[] = []
-  /** Knows, in layout 2, which version counts of documents that changed during the backup. */
-  readonly #repeated = new LastVersions()
+  readonly #superseded = new SupersededVersions()
 
   private constructor(reader: ChunkReader, header: StoredHeader, database: LogicalDatabase) {
     this.#header = header
@@ -93,19 +85,8 @@ export class StoredDocuments {
     if (!stored) return null
     const documents = new StoredDocuments(reader, header, database)
     documents.#chunks = await readEntries(reader.db, stored)
-    await documents.#readSuperseded(stored)
+    for (const chunk of stored.superseded) await documents.#superseded.read(reader, chunk)
     return documents
-  }
-
-  async #readSuperseded({ superseded }: StoredDatabase): Promise<void> {
-    for (const chunk of superseded) {
-      for await (const lines of lineGroups(await this.#reader.lines(chunk))) {
-        for (const line of lines) {
-          const [key, ordinal] = JSON.parse(line.toString()) as [string, number]
-          this.#repeated.put(fingerprint(key), ordinal)
-        }
-      }
-    }
   }
 
   get count(): number {
@@ -139,13 +120,8 @@ export class StoredDocuments {
     for await (const content of chunkContents(this.#reader, this.#chunks, options)) {
       const { entry, lines } = content
       if (lines) yield { kind: 'lines', bytes: lines, counting: () => this.#counting(content, lines) }
-      else if (this.#counts(content)) yield this.#large(entry)
+      else if (this.#superseded.isLastLarge(content)) yield this.#large(entry)
     }
-  }
-
-  /** Returns whether the document of a large chunk is its last version. */
-  #counts({ entry, ordinal }: ChunkContent): boolean {
-    return this.#repeated.isLast(fingerprint(entry.large ?? ''), ordinal)
   }
 
   async *#counting({ entry, ordinal }: ChunkContent, lines: Buffer): AsyncGenerator<Buffer[]> {
@@ -162,11 +138,11 @@ export class StoredDocuments {
   /** Returns what tells which lines of a chunk count; `undefined` where all do. */
   #filterOf(entry: ChunkEntry, ordinal: number): ((line: Buffer, index: number) => boolean) | undefined {
     if (entry.dead) {
-      const dead = linesOf(entry, entry.dead.lines)
+      const dead = deadLinesOf(entry)
       return (_line, index) => !dead.has(index)
     }
-    if (this.#repeated.size === 0) return undefined
-    return (line, index) => this.#repeated.isLast(fingerprint(idOf(line)), ordinal + index)
+    if (!this.#isOfVersions) return undefined
+    return (line, index) => this.#superseded.isLast(fingerprint(documentId(line)), ordinal + index)
   }
 
   /**
@@ -182,7 +158,7 @@ export class StoredDocuments {
 
   /** Whether it is of layout 2, and lines tell which of them count. */
   get #isOfVersions(): boolean {
-    return this.#repeated.size > 0
+    return this.#superseded.size > 0
   }
 
   async *#unsharedGroups(
@@ -198,7 +174,7 @@ export class StoredDocuments {
       if (bytes) {
         const counting = () => (lines ? pickedLines(entry, bytes, lines) : this.#counting(content, bytes))
         yield { chunk, kind: 'lines', counting }
-      } else if (this.#counts(content)) yield { chunk, ...this.#large(entry) }
+      } else if (this.#superseded.isLastLarge(content)) yield { chunk, ...this.#large(entry) }
     }
   }
 
@@ -222,7 +198,7 @@ export class StoredDocuments {
 
   /** Checks that every chunk is as it was stored, and that they hold as many documents as the header says. */
   async verify(): Promise<void> {
-    this.checkCount(this.#repeated.size > 0 ? await this.#countLines() : await this.#verifyChunks())
+    this.checkCount(this.#isOfVersions ? await this.#countLines() : await this.#verifyChunks())
   }
 
   checkCount(held: number): void {
@@ -255,7 +231,7 @@ export class StoredDocuments {
         for await (const group of this.#counting(content, content.lines)) count += group.length
       } else {
         await this.#reader.verify(content.entry)
-        if (this.#counts(content)) count++
+        if (this.#superseded.isLastLarge(content)) count++
       }
     }
     return count

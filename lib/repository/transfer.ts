@@ -11,6 +11,7 @@ import {
 } from '../errors.js'
 import { BACKUP_TYPE, MANIFEST_TYPE, REMOVED_TYPE } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
+import { atATime } from '../waits/at-a-time.js'
 import { AppendedTransfer } from './appended-transfer.js'
 import { ChunkTransfer } from './chunk-transfer.js'
 import { sha256Of } from './codec.js'
@@ -33,7 +34,7 @@ import { isSameOrigin, type Origin, originIn } from './owner.js'
 import { listedMaker } from './part-documents.js'
 import { Parts } from './parts.js'
 import { readHeader, readInPlace } from './read-header.js'
-import { atATime } from './references.js'
+import type { PartCount, RemovedHeader } from './removal.js'
 
 /** How often a backup is copied whose header changes meanwhile: what clients append, or a rekeying. */
 const ATTEMPTS = 5
@@ -42,15 +43,10 @@ const MAKERS_AT_A_TIME = 8
 
 type Manifest = StoredDatabase['manifests'][number]
 
-/** Number and bytes of chunks, manifests and what clients have appended. */
-interface TransferredParts {
-  parts: number
-  bytes: number
-}
-
+/** What a copy has done, and what it found there: chunks, manifests, and what clients have appended. */
 export interface Transferred {
-  copied: TransferredParts
-  reused: TransferredParts
+  copied: PartCount
+  reused: PartCount
   /** It was there: nothing was written. */
   already: boolean
 }
@@ -61,7 +57,7 @@ interface TransferOptions {
 }
 
 /** The header of a good backup that can be copied. */
-interface Source {
+interface CopySource {
   head: StoredHead
   /** The key that its header is sealed with; `undefined` where it is not sealed. */
   key(): SealingKey | undefined
@@ -69,26 +65,20 @@ interface Source {
 
 type StoredHead = Head & { storage: NonNullable<Head['storage']> }
 
-/** The mark in place of the header of a backup that has none, while there are parts that it made. */
-interface Mark {
-  type: typeof REMOVED_TYPE
-  storage: { layout: number }
-}
-
-/** The header of the backup has changed since it was read. */
+/** Thrown where the header of the backup has changed since it was read. */
 class ChangedSourceError extends Error {}
 
 /**
  * Copies a backup to another repository, with only the parts that are missing there. First the ids of the backup, and of
- * all others that have made parts of it, are marked as those of removed backups are: so a pruning there deletes what a
- * copy leaves that comes to no end. Then come the parts, and the header at last, once all that it lists was read back.
+ * all others that have made parts of it, are marked as those of removed backups are, so that a pruning there deletes what
+ * an interrupted copy leaves. Then the parts are stored, and the header last, once all that it lists was read back.
  * Run it under the lease of the database that it writes to.
  */
 export class Transfer {
   readonly #from: Store
   readonly #to: Store
   readonly #options: TransferOptions
-  readonly #copied: TransferredParts = { parts: 0, bytes: 0 }
+  readonly #copied: PartCount = { parts: 0, bytes: 0 }
   #wrote = false
 
   constructor(from: Store, to: Store, options: TransferOptions) {
@@ -115,7 +105,7 @@ export class Transfer {
   }
 
   /** Reads a backup that can be copied, and checks its seal if there is a key. */
-  async #read(id: string): Promise<Source> {
+  async #read(id: string): Promise<CopySource> {
     const head = await this.#header(id)
     checkCopyable(new LoadedBackup(this.#from, head))
     let unavailable: unknown
@@ -146,14 +136,13 @@ export class Transfer {
     return (await this.#header(id))._rev !== _rev
   }
 
-  async #copy({ head, key }: Source): Promise<Transferred> {
+  async #copy({ head, key }: CopySource): Promise<Transferred> {
     const { _id: id } = head
-    const total: TransferredParts = { parts: 0, bytes: 0 }
     const chunks = new ChunkTransfer({
       id,
       from: this.#from,
       to: this.#to,
-      onCopied: ({ stored }) => this.#count(this.#copied, stored),
+      onCopied: ({ stored }) => this.#countCopied(stored),
       onOtherRevision: key
     })
     const appended = new AppendedTransfer({
@@ -162,12 +151,11 @@ export class Transfer {
       from: this.#from.db,
       to: this.#to.db,
       appended: head._attachments ?? {},
-      onCopied: ({ length = 0 }) => this.#count(this.#copied, length)
+      onCopied: ({ length = 0 }) => this.#countCopied(length)
     })
     await this.#lookAt(head)
     appended.survey()
-    const makers = await this.#survey(head, chunks, key, total)
-    for (const { length } of Object.values(head._attachments ?? {})) this.#count(total, Number(length ?? 0))
+    const { makers, held } = await this.#survey(head, chunks, key)
     await this.#mark([...makers], this.#originOf(head))
     const databases = await this.#store(head, chunks)
     await appended.store()
@@ -177,8 +165,8 @@ export class Transfer {
     return {
       copied: this.#copied,
       reused: {
-        parts: Math.max(0, total.parts - this.#copied.parts),
-        bytes: Math.max(0, total.bytes - this.#copied.bytes)
+        parts: Math.max(0, held.parts - this.#copied.parts),
+        bytes: Math.max(0, held.bytes - this.#copied.bytes)
       },
       already: !this.#wrote
     }
@@ -188,10 +176,9 @@ export class Transfer {
     return originIn(storage ?? {}, this.#options.system)
   }
 
-  #count(sum: TransferredParts, bytes: number): void {
-    if (sum === this.#copied) this.#wrote = true
-    sum.parts++
-    sum.bytes += bytes
+  #countCopied(bytes: number): void {
+    this.#wrote = true
+    addPart(this.#copied, bytes)
   }
 
   /** Looks at what is under the backup's id. @throws CopyConflictError, ReservedIdError where it is something else */
@@ -221,19 +208,23 @@ export class Transfer {
       throw new CopyConflictError(id, name, 'it is there, and documents in it were found to be damaged there')
   }
 
-  /** Finds out whether all can be copied, and counts it. @returns the backups that have made parts of it, itself included */
+  /**
+   * Finds out whether all can be copied.
+   * @returns the backups that have made parts of it, itself included, and a count of all that it holds
+   */
   async #survey(
-    { _id: id, storage }: StoredHead,
+    { _id: id, storage, _attachments = {} }: StoredHead,
     chunks: ChunkTransfer,
-    key: Source['key'],
-    total: TransferredParts
-  ): Promise<Set<string>> {
+    key: CopySource['key']
+  ): Promise<{ makers: Set<string>; held: PartCount }> {
     const makers = new Set([id])
+    const held: PartCount = { parts: 0, bytes: 0 }
+    for (const { length } of Object.values(_attachments)) addPart(held, Number(length ?? 0))
     const survey = async (entries: readonly ChunkEntry[]) => {
       await chunks.survey(entries)
       for (const entry of entries) {
         makers.add(makerOf(entry.id) as string)
-        this.#count(total, entry.stored)
+        addPart(held, entry.stored)
       }
     }
     for (const stored of Object.values(storage.databases)) {
@@ -244,20 +235,20 @@ export class Transfer {
         const there = await this.#to.db.get<ManifestDocument>(manifest.id)
         if (there && !isManifest(there, text)) key()
         makers.add(listedMaker(id, manifest.id))
-        this.#count(total, text.length)
+        addPart(held, text.length)
       }
       for (const entries of [stored.chunks, stored.superseded, stored.index ?? []]) await survey(entries)
     }
-    return makers
+    return { makers, held }
   }
 
   /** Marks the backups that have no header there. */
   async #mark(makers: readonly string[], origin: Origin): Promise<void> {
     const { db } = this.#to
-    const mark: Mark = { type: REMOVED_TYPE, storage: { layout: LAYOUT, ...origin } }
+    const mark: RemovedHeader = { type: REMOVED_TYPE, storage: { layout: LAYOUT, ...origin } }
     await atATime(MAKERS_AT_A_TIME, makers, async (maker) => {
       if ((await db.type(maker)) !== undefined) return
-      await db.modify<Mark>(maker, (current) => (current ? null : mark))
+      await db.modify<RemovedHeader>(maker, (current) => (current ? null : mark))
       this.#wrote = true
     })
   }
@@ -301,7 +292,7 @@ export class Transfer {
     const there = await db.get<ManifestDocument>(manifest.id)
     if (there && isManifest(there, entries)) return listed
     if (!there) {
-      this.#count(this.#copied, entries.length)
+      this.#countCopied(entries.length)
       const made = await db.modify<ManifestDocument>(manifest.id, (current) =>
         current ? null : document(makerOf(manifest.id) as string)
       )
@@ -312,7 +303,7 @@ export class Transfer {
       const other = await db.get<ManifestDocument>(own)
       if (other && isManifest(other, entries)) return { ...listed, id: own }
       if (other) continue
-      this.#count(this.#copied, entries.length)
+      this.#countCopied(entries.length)
       const made = await putManifest(db, document(id), index)
       return { ...listed, id: partId('manifest', id, database, made) }
     }
@@ -339,7 +330,7 @@ export class Transfer {
   }
 
   /** Puts the header in place of the mark, or of the one that lists other revisions of the same parts. */
-  async #finish(head: StoredHead, databases: Databases, key: Source['key']): Promise<void> {
+  async #finish(head: StoredHead, databases: Databases, key: CopySource['key']): Promise<void> {
     const { _id: id, _rev, _attachments, verified: _verified, ...told } = head
     const header = listing({ ...told, _id: id } as unknown as Listing, databases, key)
     await this.#to.db.modify<HeaderDocument>(id, (current) => {
@@ -387,11 +378,16 @@ export function checkCopyable(backup: LoadedBackup): void {
     throw new DamagedBackupError('header', id, 'was changed after the backup had ended: its digest differs')
 }
 
+function addPart(sum: PartCount, bytes: number): void {
+  sum.parts++
+  sum.bytes += bytes
+}
+
 const isManifest = ({ type, entries }: ManifestDocument, text: string): boolean =>
   type === MANIFEST_TYPE && entries === text
 
 /** Returns a header that lists parts as they are where it is copied to; itself where they are as they were. */
-function listing(header: Listing, databases: Databases, key: Source['key']): Listing {
+function listing(header: Listing, databases: Databases, key: CopySource['key']): Listing {
   const { storage, dbs } = header
   if (JSON.stringify(databases) === JSON.stringify(storage.databases)) return header
   const sha256 = storage.sha256 && { sha256: contentDigest(dbs, databases) }

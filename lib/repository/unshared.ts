@@ -1,7 +1,7 @@
 import { OrdinalSet } from '../ids/ordinal-set.js'
 import { sharedTurn } from '../waits/steps.js'
 import { type ChunkEntry, liveBytes, liveDocuments } from './layout.js'
-import { checkLines, linesOf, linesWithout } from './line-set.js'
+import { checkLines, deadLinesOf, linesWithout } from './line-set.js'
 
 /** A chunk with documents that another backup does not hold as the same lines. */
 export interface UnsharedChunk {
@@ -32,7 +32,7 @@ export function unsharedChunks(
 /** Returns the lines that do not count by one entry of a chunk, but by another. */
 function linesDeadIn(entry: ChunkEntry, other: ChunkEntry): OrdinalSet {
   if (!entry.dead || entry.dead.lines === other.dead?.lines) return new OrdinalSet()
-  return linesWithout(linesOf(entry, entry.dead.lines), linesOf(other, other.dead?.lines), entry.docs)
+  return linesWithout(deadLinesOf(entry), deadLinesOf(other), entry.docs)
 }
 
 const NEWLINE = 0x0a

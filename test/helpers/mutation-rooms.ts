@@ -9,7 +9,7 @@ interface Room {
 
 export const ROOMS: Record<string, Room> = {
   repository: {
-    files: ['lib/repository/'],
+    files: ['lib/repository/', 'lib/waits/at-a-time'],
     tests: [
       'backup',
       'get-and-list',
@@ -36,6 +36,7 @@ export const ROOMS: Record<string, Room> = {
       'zlib-output',
       'line-set',
       'line-marks',
+      'superseded-versions',
       'chunk-list',
       'unreadable-names',
       'part-ids',

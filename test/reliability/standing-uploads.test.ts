@@ -2,14 +2,14 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { LARGE_BYTES } from '../../lib/format/read-backup.js'
+import { LARGE_DOCUMENT } from '../../lib/json/document.js'
 import { setupDatabases } from '../helpers/database.js'
 import { startServer } from '../helpers/server-process.js'
 
 const MiB = 1024 * 1024
 const DEFAULT_UPLOADS = 4
-/** Memory of {@link LARGE_BYTES}, and half of it while it grows. */
-const EACH = 1.5 * LARGE_BYTES
+/** Memory of {@link LARGE_DOCUMENT}, and half of it while it grows. */
+const EACH = 1.5 * LARGE_DOCUMENT
 /** Buffers that V8 has not collected yet: twice its semi-space. */
 const GARBAGE = 32 * MiB
 
@@ -27,7 +27,7 @@ t.test(
       const socket = connect(Number(port), hostname)
       t.teardown(() => socket.destroy())
       socket.on('error', () => undefined)
-      socket.write(`${head}${begin}${'x'.repeat(LARGE_BYTES - 64 * 1024)}`)
+      socket.write(`${head}${begin}${'x'.repeat(LARGE_DOCUMENT - 64 * 1024)}`)
       if (socket.writableLength > 0) await once(socket, 'drain')
     }
     await delay(1000)
