@@ -5,7 +5,7 @@ import { type StreamedBody, tellingSent } from '../couch/requests.js'
 import type { Retrier } from '../couch/retry.js'
 import { sendOrFind } from '../couch/send-or-find.js'
 import type { ChunkPlaces } from './chunk-places.js'
-import { type ChunkSeal, placeOf, sealedAttachment, sealedBody } from './chunk-seal.js'
+import { type ChunkSeal, contextOf, sealedAttachment, sealedBody } from './chunk-seal.js'
 import { type Codec, newHash } from './codec.js'
 import type { ChunkDocument, ChunkEntry } from './layout.js'
 
@@ -119,7 +119,7 @@ export async function putChunk(
           db,
           sealedAttachment(attachment.name),
           place,
-          sealedBody(body, seal.key, placeOf(place.id, seal.database))
+          sealedBody(body, seal.key, contextOf(place.id, seal.database))
         )
       : new ChunkAttempt(db, attachment, place, body)
     const stored = await attempt.store(retrier)

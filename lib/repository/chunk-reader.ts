@@ -3,7 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { CouchError, isNotFound } from '../couch/errors.js'
 import { DamagedBackupError } from '../errors.js'
 import { NotSealedError } from '../seal/sealing-key.js'
-import { attachmentOf, type ChunkSeal, type ChunkSealing, openLarge, placeOf } from './chunk-seal.js'
+import { attachmentOf, type ChunkSeal, type ChunkSealing, contextOf, openLarge } from './chunk-seal.js'
 import { type Codec, NotDecodableError, newHash, sha256Of } from './codec.js'
 import { CHUNK_BYTES, type ChunkEntry, type StoredHeader } from './layout.js'
 
@@ -46,7 +46,7 @@ export class ChunkReader {
       if (stored === null || sha256Of(stored) !== entry.sha256) throw otherDigest(entry)
       const seal = this.#sealOf(entry)
       const encoded = seal
-        ? unsealed(entry, () => seal.key.open(stored, placeOf(entry.id, seal.database)))
+        ? unsealed(entry, () => seal.key.open(stored, contextOf(entry.id, seal.database)))
         : stored
       if ((await this.#codec.decode(encoded, room)) !== entry.raw) throw notDecodable(entry)
     } finally {
@@ -98,7 +98,7 @@ export class ChunkReader {
   encoded(entry: ChunkEntry): AsyncIterable<Buffer> {
     const seal = this.#sealOf(entry)
     const stored = this.stored(entry)
-    return seal ? seal.key.openStream(stored, placeOf(entry.id, seal.database)) : stored
+    return seal ? seal.key.openStream(stored, contextOf(entry.id, seal.database)) : stored
   }
 
   /** @throws DamagedBackupError for a chunk that is sealed in another way than its backup */

@@ -1,7 +1,7 @@
 import type { LogicalDatabase } from '../../types/databases.js'
 import type { StreamedBody } from '../couch/requests.js'
 import type { Keys } from '../seal/keyring.js'
-import { type Place, SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
+import { SEAL_BYTES, type SealContext, type SealingKey } from '../seal/sealing-key.js'
 import type { Codec } from './codec.js'
 import { numberOf } from './ids.js'
 import type { ChunkEntry } from './layout.js'
@@ -19,7 +19,12 @@ export interface ChunkSealing {
 }
 
 /** Says where a chunk belongs: its bytes open as no other chunk. */
-export const placeOf = (id: string, database: LogicalDatabase): Place => ['chunk', database, id, numberOf(id)]
+export const contextOf = (id: string, database: LogicalDatabase): SealContext => [
+  'chunk',
+  database,
+  id,
+  numberOf(id)
+]
 
 /** Returns how the attachment of a sealed chunk is named. CouchDB does not compress such a type. */
 export const sealedAttachment = (name: string): Codec['attachment'] => ({
@@ -32,23 +37,27 @@ export const attachmentOf = (attachment: Codec['attachment'], { sealed }: ChunkE
   sealed === undefined ? attachment : sealedAttachment(attachment.name)
 
 /** Seals what a chunk of this id is to hold. */
-export const sealedBody = ({ open, length }: StreamedBody, key: SealingKey, place: Place): StreamedBody => ({
-  open: () => key.seal(open(), place),
+export const sealedBody = (
+  { open, length }: StreamedBody,
+  key: SealingKey,
+  context: SealContext
+): StreamedBody => ({
+  open: () => key.seal(open(), context),
   length: length === undefined ? undefined : length + SEAL_BYTES
 })
 
-const placeOfLarge = (id: string, database: LogicalDatabase): Place => ['large', database, id]
+const contextOfLarge = (id: string, database: LogicalDatabase): SealContext => ['large', database, id]
 
 export const sealLarge = (
   large: string,
   key: SealingKey,
   { id }: Pick<ChunkEntry, 'id'>,
   database: LogicalDatabase
-): string => key.sealText(large, placeOfLarge(id, database))
+): string => key.sealText(large, contextOfLarge(id, database))
 
 /** @throws NotSealedError */
 export const openLarge = (
   key: SealingKey,
   { id, large = '' }: ChunkEntry,
   database: LogicalDatabase
-): string => key.openText(large, placeOfLarge(id, database))
+): string => key.openText(large, contextOfLarge(id, database))

@@ -37,8 +37,8 @@ import type { PartCount } from './removal.js'
 /** Chunks that are read and stored at a time. */
 const IN_FLIGHT = 3
 
-/** The new place of a chunk that was sealed anew. */
-type NewPlace = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
+/** Where a chunk lies that was sealed anew, and what its entry tells of it. */
+type ResealedChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
 
 /** A backup that could not be sealed anew, and why. */
 interface LeftBackup {
@@ -85,8 +85,8 @@ interface RekeyingOptions {
 export class Rekeying {
   readonly #store: Store
   readonly #options: RekeyingOptions
-  /** New places of chunks by their names: some 300 bytes for each. */
-  readonly #places = new Map<string, NewPlace>()
+  /** Chunks that were sealed anew, by their names: some 300 bytes for each. */
+  readonly #resealed = new Map<string, ResealedChunk>()
   /** Manifests that were written last, by database: the next backup may list the same entries. */
   readonly #manifests = new Map<LogicalDatabase, StoredDatabase['manifests']>()
   readonly #left: LeftBackup[] = []
@@ -158,7 +158,7 @@ export class Rekeying {
   }
 
   #note(entries: readonly ChunkEntry[]): void {
-    for (const entry of entries) if (entry.was !== undefined) this.#places.set(entry.was, placeIn(entry))
+    for (const entry of entries) if (entry.was !== undefined) this.#resealed.set(entry.was, resealedIn(entry))
   }
 
   async #seal(id: string): Promise<void> {
@@ -224,20 +224,20 @@ export class Rekeying {
     const { key } = this.#options
     if (entry.sealed === key.id) return entry
     const name = nameOf(entry)
-    let place = this.#places.get(name)
-    if (!place) {
-      place = await this.#storeAgain(entry, sealing)
-      this.#places.set(name, place)
+    let resealed = this.#resealed.get(name)
+    if (!resealed) {
+      resealed = await this.#storeAgain(entry, sealing)
+      this.#resealed.set(name, resealed)
       this.#chunks++
-      this.#bytes += place.stored
+      this.#bytes += resealed.stored
     }
-    return { ...entry, ...place, was: name }
+    return { ...entry, ...resealed, was: name }
   }
 
   async #storeAgain(
     entry: ChunkEntry,
     { database, opened, places, reader }: DatabaseSealing
-  ): Promise<NewPlace> {
+  ): Promise<ResealedChunk> {
     const { db, codec } = this.#store
     const { key } = this.#options
     const { large, sealed } = entry
@@ -302,7 +302,7 @@ export class Rekeying {
   }
 }
 
-const placeIn = ({ id, rev, stored, sha256, sealed, large }: ChunkEntry): NewPlace => ({
+const resealedIn = ({ id, rev, stored, sha256, sealed, large }: ChunkEntry): ResealedChunk => ({
   id,
   rev,
   stored,

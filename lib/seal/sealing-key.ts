@@ -23,9 +23,9 @@ const PIECE = 64 * 1024
 const CHECK_CHARACTERS = 16
 
 /** Says what sealed bytes are and where they belong: they open nowhere else. */
-export type Place = readonly (string | number)[]
+export type SealContext = readonly (string | number)[]
 
-/** Thrown for bytes that were not sealed with this key for this place. */
+/** Thrown for bytes that were not sealed with this key for this context. */
 export class NotSealedError extends Error {
   override readonly name = 'NotSealedError'
 }
@@ -52,8 +52,8 @@ export class SealingKey {
   }
 
   /** Seals bytes piece by piece, with a new nonce each time it is called. */
-  async *seal(bytes: AsyncIterable<Uint8Array>, place: Place): AsyncGenerator<Buffer> {
-    const { cipher, head } = this.#cipher(place)
+  async *seal(bytes: AsyncIterable<Uint8Array>, context: SealContext): AsyncGenerator<Buffer> {
+    const { cipher, head } = this.#cipher(context)
     yield head
     for await (const piece of bytes)
       for (let at = 0; at < piece.length; at += PIECE) yield cipher.update(piece.subarray(at, at + PIECE))
@@ -62,9 +62,9 @@ export class SealingKey {
   }
 
   /** Opens sealed bytes in their own memory. Returns the part they fill. @throws NotSealedError */
-  open(sealed: Buffer, place: Place): Buffer {
+  open(sealed: Buffer, context: SealContext): Buffer {
     if (sealed.length < SEAL_BYTES) throw new NotSealedError('no sealed bytes')
-    const decipher = this.#decipher(sealed, place)
+    const decipher = this.#decipher(sealed, context)
     const end = sealed.length - TAG
     decipher.setAuthTag(sealed.subarray(end))
     for (let at = HEAD; at < end; at += PIECE)
@@ -74,7 +74,7 @@ export class SealingKey {
   }
 
   /** Opens sealed bytes as they come. The bytes count only once the end has come. @throws NotSealedError */
-  async *openStream(sealed: AsyncIterable<Uint8Array>, place: Place): AsyncGenerator<Buffer> {
+  async *openStream(sealed: AsyncIterable<Uint8Array>, context: SealContext): AsyncGenerator<Buffer> {
     let decipher: DecipherGCM | undefined
     // The last bytes may be the tag.
     let held: Buffer = Buffer.alloc(0)
@@ -82,7 +82,7 @@ export class SealingKey {
       held = Buffer.concat([held, piece])
       if (!decipher) {
         if (held.length < HEAD) continue
-        decipher = this.#decipher(held, place)
+        decipher = this.#decipher(held, context)
         held = held.subarray(HEAD)
       }
       const ready = held.length - TAG
@@ -96,15 +96,15 @@ export class SealingKey {
   }
 
   /** Seals a text, in base64. */
-  sealText(text: string, place: Place): string {
-    const { cipher, head } = this.#cipher(place)
+  sealText(text: string, context: SealContext): string {
+    const { cipher, head } = this.#cipher(context)
     const sealed = [head, cipher.update(text, 'utf8'), cipher.final()]
     return Buffer.concat([...sealed, cipher.getAuthTag()]).toString('base64')
   }
 
   /** Opens what {@link sealText} returned. @throws NotSealedError */
-  openText(sealed: string, place: Place): string {
-    return this.open(Buffer.from(sealed, 'base64'), place).toString()
+  openText(sealed: string, context: SealContext): string {
+    return this.open(Buffer.from(sealed, 'base64'), context).toString()
   }
 
   mac(text: string): string {
@@ -117,22 +117,22 @@ export class SealingKey {
     return given.length === expected.length && timingSafeEqual(given, expected)
   }
 
-  #cipher(place: Place) {
+  #cipher(context: SealContext) {
     const nonce = randomBytes(NONCE)
     const cipher = createCipheriv(CIPHER, this.#seal, nonce)
-    cipher.setAAD(this.#associated(place))
+    cipher.setAAD(this.#associated(context))
     return { cipher, head: Buffer.concat([Buffer.of(FORM), nonce]) }
   }
 
   /** @param sealed begins with sealed bytes @throws NotSealedError */
-  #decipher(sealed: Buffer, place: Place): DecipherGCM {
+  #decipher(sealed: Buffer, context: SealContext): DecipherGCM {
     if (sealed[0] !== FORM) throw new NotSealedError('no sealed bytes')
     const decipher = createDecipheriv(CIPHER, this.#seal, sealed.subarray(1, HEAD), { authTagLength: TAG })
-    return decipher.setAAD(this.#associated(place))
+    return decipher.setAAD(this.#associated(context))
   }
 
-  #associated(place: Place): Buffer {
-    return Buffer.from(JSON.stringify(['fastify-couchdb-backups', FORM, this.id, ...place]))
+  #associated(context: SealContext): Buffer {
+    return Buffer.from(JSON.stringify(['fastify-couchdb-backups', FORM, this.id, ...context]))
   }
 }
 
