@@ -4,6 +4,8 @@ import { join, posix } from 'node:path'
 import ts from 'typescript'
 
 const ROOT = join(__dirname, '..')
+/** The package by its own name, which leads to the top. */
+const PACKAGE = 'fastify-couchdb-backups'
 
 const LOWER = [
   'json',
@@ -64,11 +66,12 @@ function mayImport(from: string | undefined, to: string | undefined): boolean {
 
 /** Finds the imports of a file that its room must not have, of whatever kind: of types and `import()` as well. */
 export function refusedImports(path: string, text: string): string[] {
-  return ts
-    .preProcessFile(text, true, true)
-    .importedFiles.map(({ fileName }) => fileName)
-    .filter((specifier) => specifier.startsWith('.'))
+  const { importedFiles, referencedFiles } = ts.preProcessFile(text, true, true)
+  return [...importedFiles, ...referencedFiles]
+    .map(({ fileName }) => fileName)
+    .filter((specifier) => specifier.startsWith('.') || specifier.startsWith(PACKAGE))
     .filter((specifier) => {
+      if (specifier.startsWith(PACKAGE)) return true
       const target = posix.join(posix.dirname(path), specifier).replace(/\.(m?)js$/, '.$1ts')
       return !mayImport(roomOf(path), roomOf(target))
     })

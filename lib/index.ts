@@ -32,10 +32,20 @@ export const dbBackups = fp<DbBackupsOptions>(
   { fastify: '5.x', name: NAME, dependencies: [] }
 )
 
-/** Returns the path before the routes, without a slash at its end, as Fastify joins prefixes. */
+/** Characters of a path that stand for themselves (RFC 3986, 3.3), but for the colon, which begins a parameter. */
+const FIXED_PATH = /^[\w\-.~!$&'()+,;=@%/]*$/
+
+/**
+ * Returns the path before the routes, without a slash at its end, as Fastify joins prefixes.
+ * @throws TypeError for one with parameters, of which no URL can be made
+ */
 function pathPrefixOf(outer: string, given = ''): string {
   const between = given === '' || given.startsWith('/') ? '' : '/'
-  return `${outer.replace(/\/$/, '')}${between}${given}`.replace(/\/$/, '')
+  const path = `${outer.replace(/\/$/, '')}${between}${given}`.replace(/\/$/, '')
+  if (FIXED_PATH.test(path)) return path
+  throw new TypeError(
+    `${NAME}: option "prefix", with those around it, must be a path without parameters: "${path}"`
+  )
 }
 
 /** Checks that the current key can be had: otherwise no backup can be made. @throws KeyUnavailableError */

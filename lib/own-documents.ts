@@ -62,6 +62,12 @@ export const PART_ID = new RegExp(
 )
 const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 
+/** Returns the number in a backup's id: milliseconds since the epoch, unless the clock was ahead. */
+export const stampIn = (id: string): bigint => BigInt(id.slice(BACKUP_PREFIX.length))
+
+/** Returns about when a backup began, in milliseconds since the epoch. */
+export const beganAt = (id: string): number => Number(stampIn(id))
+
 /** Has 20 digits, as no clock gives. */
 const FIRST_FUTURE_STAMP = 9_000_000n * 10n ** 13n
 

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { backUp, change, docs } from './helpers/chain.js'
 import { checkSame, isThere, setupCopySites } from './helpers/copies.js'
-import { type Fault, startFaultProxy } from './helpers/fault-proxy.js'
+import { type Fault, type FaultProxy, startFaultProxy } from './helpers/fault-proxy.js'
 import { cases, extent } from './helpers/settings.js'
 
 /** Faults that pass: the copy goes on. */
@@ -54,18 +54,7 @@ t.test('a copy that ends at any write leaves no backup, and the next one goes on
   let copied = 0
   let rounds = 0
   for (let writes = 0; ; writes++) {
-    let left = writes
-    const abort = new AbortController()
-    proxy.onRequest = ({ method, path }) => {
-      if (!/PUT|_bulk_docs/.test(`${method} ${path}`) || /lease/.test(path)) return undefined
-      if (left-- > 0) return undefined
-      abort.abort(new Error('died'))
-      return false
-    }
-    const ended = await copy(id, proxy, abort.signal).catch((error: Error) => {
-      t.equal(error.message, 'died')
-      return undefined
-    })
+    const ended = await endedAtWrite(proxy, writes, (signal) => copy(id, proxy, signal))
     rounds++
     if (ended) {
       copied = ended.reused.parts
@@ -78,3 +67,37 @@ t.test('a copy that ends at any write leaves no backup, and the next one goes on
   await checkSame(t, host, await sites.there(), id)
   t.ok(from)
 })
+
+t.test('what a copy that ended at any write has left is deleted by the next pruning', async (t) => {
+  for (let writes = 1; ; writes++) {
+    const sites = await setupCopySites(t, { count: 20 })
+    const { id } = await backUp(sites.host)
+    const there = await sites.there()
+    const own = await backUp(there)
+    const proxy = await startFaultProxy(t, sites.to.url)
+    if (await endedAtWrite(proxy, writes, (signal) => sites.copy(id, proxy, signal))) break
+    await there.app.dbBackups.prune({ keep: { last: 1 } })
+    t.strictSame(await sites.stored.parts(id), [], `after ${writes} writes`)
+    t.strictSame((await there.app.dbBackups.list()).ids, [own.id])
+  }
+})
+
+/** Makes a copy whose process dies after so many writes. @returns what the copy did, if it came to its end */
+async function endedAtWrite<T>(
+  proxy: FaultProxy,
+  writes: number,
+  copy: (signal: AbortSignal) => Promise<T>
+): Promise<T | undefined> {
+  let left = writes
+  const abort = new AbortController()
+  proxy.onRequest = ({ method, path }) => {
+    if (!/PUT|_bulk_docs/.test(`${method} ${path}`) || /lease/.test(path)) return undefined
+    if (left-- > 0) return undefined
+    abort.abort(new Error('died'))
+    return false
+  }
+  return copy(abort.signal).catch((error: Error) => {
+    if (error.message !== 'died') throw error
+    return undefined
+  })
+}

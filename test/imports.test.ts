@@ -11,7 +11,8 @@ const FORMS: Record<string, (specifier: string) => string> = {
   dynamic: (specifier) => `const a = await import('${specifier}')`,
   'type of a module': (specifier) => `let a: typeof import('${specifier}')`,
   'type in a module': (specifier) => `let a: import('${specifier}').A`,
-  require: (specifier) => `const a = require('${specifier}')`
+  require: (specifier) => `const a = require('${specifier}')`,
+  reference: (specifier) => `/// <reference path='${specifier}' />`
 }
 
 /** Imports by the file that has them. */
@@ -36,7 +37,9 @@ const REFUSED: readonly [path: string, specifier: string][] = [
   ['types/index.ts', '../lib/errors.js'],
   ['lib/json/a.ts', '../new-room/a.js'],
   ['lib/json/a.ts', '../../examples/standalone/main.js'],
-  ['lib/new-room/a.ts', '../errors.js']
+  ['lib/new-room/a.ts', '../errors.js'],
+  ['lib/couch/a.ts', 'fastify-couchdb-backups'],
+  ['lib/couch/a.ts', 'fastify-couchdb-backups/operator']
 ]
 
 const ALLOWED: readonly [path: string, specifier: string][] = [

@@ -180,6 +180,12 @@ t.test('a run that a younger backup makes needless removes nothing', async (t) =
   t.ok(second - first >= 36 * HOUR && second - first <= 37 * HOUR, `${(second - first) / HOUR} hours`)
 })
 
+t.test('a dry run tells until when each backup stays also where runs are late by chance', async (t) => {
+  const cron = `30 ${(new Date().getUTCHours() + 2) % 24} * * *`
+  const { app, outcome } = await dryRun(t, [2, 1, 0], { schedule: { cron, jitter: 1000 } })
+  t.equal(untilOf(outcome.kept)[0], app.dbBackups.schedule?.next)
+})
+
 t.test('without a schedule a dry run tells no time', async (t) => {
   const { outcome } = await dryRun(t, [1, 0], {})
   t.notOk('foreseen' in outcome)

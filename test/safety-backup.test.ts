@@ -114,6 +114,21 @@ t.test('when it fails, nothing is written', async (t) => {
   t.match(await host.app.dbBackups.summary(id as string), { in_progress: false, error: /./ })
 })
 
+t.test(
+  'when its failure cannot be recorded, the client still learns of the end of the restore',
+  async (t) => {
+    const host = await observe(t, { safety: undefined })
+    host.proxy.add({ method: 'GET', path: /_changes/, fault: 'status_401', times: 100 })
+    host.proxy.add({ method: 'PUT', path: /03_ibp_db_backup_/, nth: 2, fault: 'status_403', times: 100 })
+    const { tx_id, finished } = await host.app.dbBackups.restore({
+      body: Readable.from([JSON.stringify(backupOf([{ _id: 'new' }]))])
+    })
+    await t.rejects(finished, { code: 'DB_BACKUPS_SAFETY_BACKUP_FAILED' })
+    t.match(await host.webhooks.get(tx_id), { status: 'error' })
+    t.ok(host.events.some(({ type }) => type === 'failure_not_recorded'))
+  }
+)
+
 t.test('one that a server which died has left is marked as failed', async (t) => {
   const on = await setupDatabases(t)
   const id = '03_ibp_db_backup_1700000000000'

@@ -184,6 +184,14 @@ t.test('the next run is told with its jitter before it is due, and begins then',
   t.end()
 })
 
+t.test('the next run is told in whole milliseconds', (t) => {
+  const plan = new Plan(new DueTimes('0 * * * *', 'UTC'), 1000, () => 1 / 3)
+  const noon = Date.parse('2027-05-01T12:00Z')
+  plan.over(noon)
+  t.equal(plan.next(noon), noon + HOUR + 333)
+  t.end()
+})
+
 t.test('after a clock that was hours ahead, the next run is the first that has not been', (t) => {
   const plan = new Plan(new DueTimes('0 * * * *', 'UTC'), 0)
   const wrong = Date.parse('2027-05-02T08:00Z')

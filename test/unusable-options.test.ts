@@ -61,6 +61,21 @@ t.test('a couch that cannot be used ends the registration, naming option and rem
   await t.resolves(register(t, { couch: nano({ url: `${URL}/_couchdb`, parseUrl: false } as never) }))
 })
 
+t.test('a prefix of which no URL can be made is refused, also one around the plugin', async (t) => {
+  const refused = { name: 'TypeError', message: /"prefix".*"[^"]*tenant/ }
+  for (const prefix of ['/:tenant', '/*tenant', '/a b/tenant', '/é/tenant'])
+    await t.rejects(register(t, { prefix }), refused, prefix)
+  const app = Fastify()
+  t.teardown(() => app.close())
+  const options = { couch: nano(URL), databases: names, authorize: () => {}, rebuildWhitelist: () => {} }
+  app.register((scope) => scope.register(dbBackups, { ...options, webhooks: createMemoryWebhookStore() }), {
+    prefix: '/:tenant'
+  })
+  await t.rejects(app.ready(), refused)
+  for (const prefix of ['/console', 'console/', '/', '//x', '/a~b-c.d_e/%C3%A9'])
+    await t.resolves(register(t, { prefix }), prefix)
+})
+
 t.test('a function may have nothing to give until there is a request, which is told then', async (t) => {
   let give: () => unknown = () => null
   const host = await buildHost(t, { couch: () => give() as ServerScope })

@@ -1,5 +1,5 @@
 import type { BackupSummary } from '../../types/backups.js'
-import { stateOf } from '../own-documents.js'
+import { beganAt, stateOf } from '../own-documents.js'
 import { readHead } from './backup-head.js'
 import type { Client } from './client.js'
 import { CliError, EXIT, NoOperatorError, ReplyError } from './errors.js'
@@ -7,7 +7,7 @@ import { age, bytes, number } from './format.js'
 import { quoted, table } from './text.js'
 
 /** The known facts of a backup: without the operator's routes no sizes. */
-export type Listed = Partial<BackupSummary> & Pick<BackupSummary, 'id'>
+type Listed = Partial<BackupSummary> & Pick<BackupSummary, 'id'>
 
 /** How many backups are read at the same time. */
 const READ_AT_ONCE = 4
@@ -60,7 +60,7 @@ export function listText(backups: readonly Listed[], now = Date.now()): string {
 }
 
 function rowOf(backup: Listed, now: number): string[] {
-  const { id, start_timestamp: began = Number(id.replace(/^.*_/, '')), doc_count: documents } = backup
+  const { id, start_timestamp: began = beganAt(id), doc_count: documents } = backup
   const state = STATES[stateOf(backup)]
   const size = state === 'complete' ? storedBytes(backup) : undefined
   const figure = (value: number | undefined, text: (value: number) => string) =>

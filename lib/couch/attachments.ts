@@ -14,7 +14,7 @@ import { bulkGetRequest, type Revision } from './requests.js'
 import type { CouchResponse, Headers } from './response.js'
 import { untilBegun } from './resumable.js'
 import { rejectServerError } from './rows.js'
-import { fitsUrl } from './target.js'
+import { fitsUrl, isPrintable } from './target.js'
 
 /** An attachment as a document's stub describes it. */
 export interface AttachmentStub {
@@ -124,7 +124,7 @@ export const canBeReadAlone = (
   fitsUrl({ path: [db.name, id, name], query: { rev } }) &&
   typeof contentType === 'string' &&
   contentType.length <= MAX_TYPE &&
-  /^[\x20-\x7e]*$/.test(contentType)
+  isPrintable(contentType)
 
 /** Streams an attachment by its own URL, decompressed. @throws CouchError when it is not what its stub says */
 export function readAlone(

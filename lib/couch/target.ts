@@ -22,6 +22,9 @@ export function fitsUrl(target: RequestTarget): boolean {
 export const fitsHead = (text: string): boolean =>
   text.length <= MAX_HEAD_TEXT && encodeURIComponent(text).length <= MAX_HEAD_TEXT
 
+/** Returns whether a text can be a value in a head as it is. */
+export const isPrintable = (text: string): boolean => /^[\x20-\x7e]*$/.test(text)
+
 /** Returns path and query as they are sent. Design and local documents keep the slash after their prefix. */
 export function encodeTarget({ path, query }: RequestTarget): string {
   const segments = path.map((segment) => {

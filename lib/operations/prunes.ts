@@ -70,7 +70,7 @@ export class Prunes implements OperationRecords {
   readonly #databases: Databases
   /** The last removal that this instance began. */
   #own: string | undefined
-  /** Number of further attempts to complete an interrupted removal. */
+  /** Number of further attempts to complete a removal that has failed, here or where an instance died. */
   #due = 0
   /** Removed backups that no outcome has told yet: removals that fail leave them to the next. */
   readonly #untold: Removed = new Map()
@@ -91,8 +91,10 @@ export class Prunes implements OperationRecords {
         return this.#prepare(this.#databases.repository.on(workClient), request, false)
       },
       work: async (_operation, prepared) => {
-        if (request !== COMPLETION) this.#due = COMPLETIONS
-        const outcome = await carryOut(prepared, false)
+        const outcome = await carryOut(prepared, false).catch((error) => {
+          if (request !== COMPLETION) this.#due = COMPLETIONS
+          throw error
+        })
         this.#due = 0
         this.#untold.clear()
         return outcome

@@ -1,5 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
-import { BACKUP_PREFIX, backupId, PART_DIGITS, PART_ID, PART_PREFIX } from '../own-documents.js'
+import { BACKUP_PREFIX, backupId, PART_DIGITS, PART_ID, PART_PREFIX, stampIn } from '../own-documents.js'
 
 type PartKind = keyof typeof PART_PREFIX
 
@@ -11,12 +11,6 @@ export const PART_RANGES = Object.values(PART_PREFIX).map((from) => ({ from, to:
 
 /** Ids in a row with other documents, before the database is taken to answer a conflict to everything. */
 export const TAKEN_IDS = 100
-
-/** Returns the number in a backup's id: milliseconds since the epoch, unless the clock was ahead. */
-export const stampIn = (id: string): bigint => BigInt(id.slice(BACKUP_PREFIX.length))
-
-/** Returns about when a backup began, in milliseconds since the epoch. */
-export const beganAt = (id: string): number => Number(stampIn(id))
 
 /** Ids have at most so many digits. */
 const LAST_STAMP = 10n ** 20n - 1n

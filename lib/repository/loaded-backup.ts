@@ -4,7 +4,7 @@ import { attachmentBase64, stubOf } from '../couch/attachments.js'
 import type { CouchClient } from '../couch/client.js'
 import { DamagedBackupError, UnknownLayoutError } from '../errors.js'
 import type { StubMembers } from '../json/attachments.js'
-import { hasDamagedDocuments, stateOf, type ToldState } from '../own-documents.js'
+import { beganAt, hasDamagedDocuments, stateOf, type ToldState } from '../own-documents.js'
 import { type Keys, NO_KEYS } from '../seal/keyring.js'
 import { BaseDocuments } from './base.js'
 import { ChunkReader } from './chunk-reader.js'
@@ -12,7 +12,6 @@ import { DatabaseCheck } from './database-check.js'
 import type { OnFinding } from './findings.js'
 import { type OpenedHeader, openHeader } from './header-seal.js'
 import { kindOfStorage } from './header-storage.js'
-import { beganAt } from './ids.js'
 import {
   contentDigest,
   type Head,

@@ -8,7 +8,7 @@ import {
   UnknownLayoutError,
   WrongKeyError
 } from '../errors.js'
-import { BACKUP_TYPE } from '../own-documents.js'
+import { BACKUP_TYPE, stampIn } from '../own-documents.js'
 import { SEAL_BYTES, type SealingKey } from '../seal/sealing-key.js'
 import { atATime } from '../waits/at-a-time.js'
 import { putChunk } from './chunk-attempt.js'
@@ -16,7 +16,7 @@ import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { openLarge, sealLarge } from './chunk-seal.js'
 import { type OpenedHeader, openHeader, sealHeader } from './header-seal.js'
-import { makerOf, numberOf, partRanges, stampIn } from './ids.js'
+import { makerOf, numberOf, partRanges } from './ids.js'
 import {
   type ChunkEntry,
   type Head,

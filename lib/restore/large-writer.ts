@@ -2,7 +2,7 @@ import type { BulkResult } from '../couch/bulk-body.js'
 import { type CouchDatabase, isReplicated } from '../couch/database.js'
 import { type AttachmentPart, inPieces } from '../couch/multipart.js'
 import { type FindableWrite, sendOrFind } from '../couch/send-or-find.js'
-import { fitsHead } from '../couch/target.js'
+import { fitsHead, isPrintable } from '../couch/target.js'
 import { type DocumentBytes, documentSteps, type MemberBounds } from '../json/document.js'
 import { inTurns, type Steps } from '../waits/steps.js'
 import { type BaseRevision, bytesOn, piecesOn } from './decision.js'
@@ -94,7 +94,8 @@ export class LargeWriter {
 
 /** Returns multipart attachments; `null` where a text does not fit into a URL or head. */
 function* multipartParts({ head, parts }: LargeDocument): Steps<AttachmentPart[] | null> {
-  if (!fitsHead(head.id) || !fitsHead(head.rev ?? '') || !/^[\x20-\x7e]*$/.test(head.rev ?? '')) return null
+  const { id, rev = '' } = head
+  if (!fitsHead(id) || !fitsHead(rev) || !isPrintable(rev)) return null
   const all: AttachmentPart[] = []
   for (const part of parts) {
     const { name, contentType } = part

@@ -57,7 +57,8 @@ export const restoreStored: Routes = async (scope, { operations, options, urlsOf
           { skip, clientWebhookUrl: request.body.client_webhook_url, requester: request.backupsRequester },
           urlOf
         )
-        return reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })
+        reply.code(202)
+        return { message: 'in-progress' as const, url: urlOf(transactionPath(txId)) }
       } catch (error) {
         if (!(error instanceof BackupNotFoundError)) throw error
         const message = 'cannot restore, could not load backup doc.'

@@ -51,7 +51,8 @@ export const restoreUpload: Routes = async (scope, { operations, options, urlsOf
           { skip, requester: request.backupsRequester },
           urlOf
         )
-        return reply.code(202).send({ message: 'in-progress', url: urlOf(transactionPath(txId)) })
+        reply.code(202)
+        return { message: 'in-progress' as const, url: urlOf(transactionPath(txId)) }
       })
   )
 }

@@ -46,7 +46,8 @@ export const startBackup: Routes = async (scope, { operations, options, urlsOf, 
     async (request, reply) => {
       const urlOf = urlsOf(request)
       const { id } = await operations.start({ requester: request.backupsRequester })
-      return reply.code(202).send({ message: 'in-progress', id, url: urlOf(`/ak/api/v2/backups/${id}`) })
+      reply.code(202)
+      return { message: 'in-progress' as const, id, url: urlOf(`/ak/api/v2/backups/${id}`) }
     }
   )
 }

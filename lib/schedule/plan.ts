@@ -118,7 +118,7 @@ export class Plan {
   }
 
   #lateness(due: number): number {
-    if (this.#late?.due !== due) this.#late = { due, ms: this.#random() * this.#jitter }
+    if (this.#late?.due !== due) this.#late = { due, ms: Math.round(this.#random() * this.#jitter) }
     return this.#late.ms
   }
 }

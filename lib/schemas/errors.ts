@@ -15,7 +15,9 @@ export const ErrorReply = Type.Object(
     message: Type.Optional(Type.String({ description: 'What is wrong, naming the field' })),
     reason: Type.Optional(Type.String()),
     id: Type.Optional(
-      Type.String({ description: 'Id of the running backup, or of the transaction of the running restore' })
+      Type.String({
+        description: 'Id of what is running: a backup, the transaction of a restore, or another operation'
+      })
     )
   },
   { $id: 'DbBackupsError', title: 'DbBackupsError' }

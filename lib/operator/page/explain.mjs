@@ -6,7 +6,8 @@ export const RUNNING = {
   restore: 'A restore or a preview of one is running.',
   prune: 'Backups are being removed.',
   rekey: 'Backups are being sealed anew.',
-  verify: 'A verification is running.'
+  verify: 'A verification is running.',
+  copy: 'A backup is being copied to this database.'
 }
 
 /** Explains an error to the operator: what happened, and what to do about it. */
@@ -35,8 +36,10 @@ export function explain(error) {
   if (code === 'DB_BACKUPS_NOT_RESTORABLE' || message.startsWith('cannot restore'))
     return `${sentence(message)} Choose another backup.`
   if (status === 502) return `The database refused: ${message}. See the server’s log.`
-  if (status === 503)
+  if (code === 'DB_BACKUPS_DATABASE_UNAVAILABLE')
     return `The database is not available (${message}). Nothing was started. Try again in a few seconds.`
+  if (status === 503)
+    return `${sentence(message)} Nothing was started. Try again; if this happens again, see the server’s log.`
   if (status >= 500) return `The server failed: ${message}. See its log.`
   return sentence(message)
 }
