@@ -4,8 +4,8 @@ import { join, posix } from 'node:path'
 import ts from 'typescript'
 
 const ROOT = join(__dirname, '..')
-/** The package by its own name, which leads to the top. */
-const PACKAGE = 'fastify-couchdb-backups'
+/** The code of the package by its own name, which leads to the top. */
+const PACKAGE = /^fastify-couchdb-backups(?!\/package\.json)/
 
 const LOWER = [
   'json',
@@ -69,9 +69,9 @@ export function refusedImports(path: string, text: string): string[] {
   const { importedFiles, referencedFiles } = ts.preProcessFile(text, true, true)
   return [...importedFiles, ...referencedFiles]
     .map(({ fileName }) => fileName)
-    .filter((specifier) => specifier.startsWith('.') || specifier.startsWith(PACKAGE))
+    .filter((specifier) => specifier.startsWith('.') || PACKAGE.test(specifier))
     .filter((specifier) => {
-      if (specifier.startsWith(PACKAGE)) return true
+      if (PACKAGE.test(specifier)) return true
       const target = posix.join(posix.dirname(path), specifier).replace(/\.(m?)js$/, '.$1ts')
       return !mayImport(roomOf(path), roomOf(target))
     })

@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import nano, { type ServerScope } from 'nano'
 import t, { type Test } from 'tap'
 import dbBackups, { createCouchWebhookStore, createMemoryWebhookStore } from '../lib/index.js'
@@ -68,9 +68,10 @@ t.test('a prefix of which no URL can be made is refused, also one around the plu
   const app = Fastify()
   t.teardown(() => app.close())
   const options = { couch: nano(URL), databases: names, authorize: () => {}, rebuildWhitelist: () => {} }
-  app.register((scope) => scope.register(dbBackups, { ...options, webhooks: createMemoryWebhookStore() }), {
-    prefix: '/:tenant'
-  })
+  const inside = async (scope: FastifyInstance) => {
+    await scope.register(dbBackups, { ...options, webhooks: createMemoryWebhookStore() })
+  }
+  app.register(inside, { prefix: '/:tenant' })
   await t.rejects(app.ready(), refused)
   for (const prefix of ['/console', 'console/', '/', '//x', '/a~b-c.d_e/%C3%A9'])
     await t.resolves(register(t, { prefix }), prefix)
