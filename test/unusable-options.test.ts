@@ -72,7 +72,7 @@ t.test('a prefix of which no URL can be made is refused, also one around the plu
     await scope.register(dbBackups, { ...options, webhooks: createMemoryWebhookStore() })
   }
   app.register(inside, { prefix: '/:tenant' })
-  await t.rejects(app.ready(), refused)
+  await t.rejects(async () => app.ready(), refused)
   for (const prefix of ['/console', 'console/', '/', '//x', '/a~b-c.d_e/%C3%A9'])
     await t.resolves(register(t, { prefix }), prefix)
 })
