@@ -107,6 +107,10 @@ t.test('a cancelled restore tells what it had written, and has written nothing e
   await again.finished
   t.equal((await components.list()).rows.length, 600, 'it can be restored again')
   t.match(await app.dbBackups.restores(), [{ tx_id: again.tx_id }, { tx_id }])
+  const list = async () => [tx_id, again.tx_id]
+  const { app: elsewhere } = await buildHost(t, { on, webhooks: { ...webhooks, list } })
+  const order = [{ tx_id: again.tx_id }, { tx_id }]
+  t.match(await elsewhere.dbBackups.restores(), order, 'whatever the order in which a store lists them')
 })
 
 t.test(

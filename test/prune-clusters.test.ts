@@ -1,6 +1,7 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { buildHost } from './helpers/host.js'
 import { agreeing, noAdministrator, type Responder, setupReplicas, shards } from './helpers/replicas-proxy.js'
+import { encryptionOf } from './helpers/sealed.js'
 
 /** Makes so many backups. */
 async function backUp(
@@ -66,12 +67,14 @@ t.test('parts whose header a list does not show are not taken for orphans', asyn
   await (await dbBackups.restore({ id: second! })).finished
 })
 
-t.test('a removal ends where a node has started meanwhile: its list may lack a backup', async (t) => {
+/** Sets up three backups, the second based on the first, and a node that starts once replicas have agreed, and hides the second. */
+async function setupStarting(t: Test) {
   let started = false
+  let agreed = false
   let hidden = ''
-  /** The node that starts hides a header from the list that it answers. */
   const starting: Responder = async ({ line, forward }) => {
-    if (!hidden || !/_all_docs.*03_ibp/.test(line)) return undefined
+    if (/_sync_shards/.test(line)) agreed = true
+    if (!hidden || !agreed || !/_all_docs.*03_ibp/.test(line)) return undefined
     started = true
     const { status, json } = await forward()
     const { rows } = json as { rows: { id: string }[] }
@@ -86,13 +89,40 @@ t.test('a removal ends where a node has started meanwhile: its list may lack a b
   const { id: second } = await (await dbBackups.start()).finished
   await raw.write(raw.names.components, ['{"_id":"c"}'])
   const [third] = await backUp(dbBackups, 1)
-  hidden = second
-  await t.rejects(dbBackups.remove(first!), { message: /replicas_behind/ })
-  hidden = ''
+  return {
+    on,
+    dbBackups,
+    ids: [first!, second, third!] as const,
+    async whileItStarts(call: () => Promise<unknown>) {
+      agreed = false
+      hidden = second
+      await call()
+      hidden = ''
+      started = false
+    }
+  }
+}
+
+t.test('a rekeying deletes nothing where a list may not show a backup', async (t) => {
+  const { on, ids, whileItStarts } = await setupStarting(t)
+  const { dbBackups } = (await buildHost(t, { on, encryption: encryptionOf('k1') })).app
+  await whileItStarts(() => t.rejects(dbBackups.rekey(), { message: /replicas_behind/ }))
+  for (const id of ids) await (await dbBackups.restore({ id })).finished
+  t.match(await dbBackups.rekey(), { left: [], rekeyed: [ids[1]] })
+  for (const id of ids) await (await dbBackups.restore({ id })).finished
+  const unasked = await setupReplicas(t, [noAdministrator])
+  const other = (await buildHost(t, { on: unasked.on, encryption: encryptionOf('k1') })).app.dbBackups
+  await backUp(other, 1)
+  await t.rejects(other.rekey(), { name: 'CouchError', error: 'replicas_unchecked' })
+})
+
+t.test('a removal ends where a node has started meanwhile: its list may lack a backup', async (t) => {
+  const { dbBackups, ids, whileItStarts } = await setupStarting(t)
+  const [first, second, third] = ids
+  await whileItStarts(() => t.rejects(dbBackups.remove(first), { message: /replicas_behind/ }))
   t.strictSame(await dbBackups.list(), { ids: [first, second, third] })
   await (await dbBackups.restore({ id: second })).finished
-  started = false
-  await dbBackups.remove(first!)
+  await dbBackups.remove(first)
   t.strictSame(await dbBackups.list(), { ids: [second, third] })
   await (await dbBackups.restore({ id: second })).finished
 })

@@ -100,11 +100,12 @@ t.test('a rekeying that ends anywhere leaves every backup whole, and the next go
     }
     const client = clientOf(t, on.url)
     const repository = new Repository(new CouchDatabase(client, on.names.backups), { keyring })
-    const rekeying = repository
-      .on(client.with({ beforeWrite } as never))
-      .rekey({ system: on.names.system }, ({ chunks }) => {
+    const rekeying = repository.on(client.with({ beforeWrite } as never)).rekey({
+      owner: { system: on.names.system },
+      onBackup({ chunks }) {
         total += chunks
-      })
+      }
+    })
     const ended = await rekeying.then(
       () => true,
       (error) => {

@@ -240,12 +240,9 @@ export class Lifecycle {
       const active = await this.#acquire(operation, (carried) => operation.idAfter(carried, taken), abort)
       const { id } = active
       return await this.#listed(operation, active, async () => {
-        await this.#check(operation, active)
+        await operation.check?.()
         const prepared = await this.#prepare(operation, active)
-        if (prepared === false) {
-          await this.#end(active)
-          return { id }
-        }
+        if (prepared === false) return { id }
         begun(id)
         return { id, ended: { result: await this.#see(operation, active, prepared) } }
       }).finally(() => this.#active.release(active))
@@ -296,15 +293,6 @@ export class Lifecycle {
           if (!(error instanceof LeaseGoneError)) throw error
         }
       }
-    }
-  }
-
-  async #check(operation: Pick<NewOperation<unknown>, 'check'>, active: ActiveOperation): Promise<void> {
-    try {
-      await operation.check?.()
-    } catch (error) {
-      await this.#end(active)
-      throw error
     }
   }
 

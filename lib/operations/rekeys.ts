@@ -1,4 +1,5 @@
 import type { RekeyOutcome } from '../../types/backups.js'
+import type { ReplicasWatch } from '../couch/replicas.js'
 import type { EventStream } from '../observe/event-stream.js'
 import type { Databases } from './databases.js'
 import { type NewOperation, newOperationId } from './lifecycle.js'
@@ -14,7 +15,7 @@ export class Rekeys {
   }
 
   /** @throws InvalidParameterError without the option, KeyUnavailableError */
-  async describe(): Promise<NewOperation<RekeyOutcome>> {
+  async describe(): Promise<NewOperation<RekeyOutcome, { replicas: ReplicasWatch | undefined }>> {
     const { repository } = this.#databases
     const key = await repository.requireKey()
     const id = newOperationId('rekey')
@@ -22,19 +23,18 @@ export class Rekeys {
       kind: 'rekey',
       idAfter: () => ({ id }),
       // A backup that a lagging replica does not show would be left out, and its chunks deleted.
-      prepare: async ({ workClient }) => {
-        await repository.on(workClient).settle()
-        return true
-      },
-      work: async ({ workClient }) => {
+      prepare: async ({ workClient }) => ({ replicas: await repository.on(workClient).settle() }),
+      work: async ({ workClient }, { replicas }) => {
         let since = performance.now()
-        const rekeyed = await repository
-          .on(workClient)
-          .rekey(await this.#databases.owner(), ({ id: backup, chunks, bytes }) => {
+        const rekeyed = await repository.on(workClient).rekey({
+          owner: await this.#databases.owner(),
+          replicas,
+          onBackup: ({ id: backup, chunks, bytes }) => {
             const durationMs = performance.now() - since
             since = performance.now()
             this.#events.emit({ type: 'rekey_backup_finished', id, backup, durationMs, chunks, bytes })
-          })
+          }
+        })
         const { deleted, ...outcome } = rekeyed
         return { key, ...outcome, parts: deleted.parts, freed_bytes: deleted.bytes }
       },

@@ -1,4 +1,5 @@
 import type { LogicalDatabase } from '../../types/databases.js'
+import type { ReplicasWatch } from '../couch/replicas.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import {
   BackupDeletedError,
@@ -32,7 +33,7 @@ import type { Owner } from './owner.js'
 import { allParts, deleteParts, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { headerRevisions, References } from './references.js'
-import type { PartCount } from './removal.js'
+import { type PartCount, requireNoneStarted } from './removal.js'
 
 /** Chunks that are read and stored at a time. */
 const IN_FLIGHT = 3
@@ -70,8 +71,10 @@ interface DatabaseSealing {
   reader: ChunkReader
 }
 
-interface RekeyingOptions {
+export interface RekeyingOptions {
   key: SealingKey
+  /** The replicas of a cluster, which have agreed. */
+  replicas?: ReplicasWatch | undefined
   /** Backups of others are theirs to seal. */
   owner: Owner
   onBackup(backup: RekeyedBackup): void
@@ -291,6 +294,7 @@ export class Rekeying {
       this.#left.push({ id: error.id, reason: `nothing was deleted: ${error.message}` })
       return deleted
     }
+    await requireNoneStarted(db, this.#options.replicas)
     for await (const group of allParts(db)) {
       const unlisted = group.filter(({ id }) => isOfThese(makerOf(id)) && !references.has(id))
       const parts = await ownParts(db, unlisted)

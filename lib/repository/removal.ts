@@ -90,7 +90,7 @@ export class Removal {
    */
   async prepare(): Promise<void> {
     await this.#references.update(this.#options.ids)
-    await this.#requireNoneStarted()
+    await requireNoneStarted(this.#db, this.#options.replicas)
   }
 
   /** Removes the backups, and completes earlier removals. @throws CouchError when a list may lack something */
@@ -99,20 +99,11 @@ export class Removal {
     await atATime(CHANGED_AT_A_TIME, ids.keys(), (id) => this.#mark(id))
     // Removals of other consoles may have ended meanwhile.
     await this.#references.update(ids)
-    await this.#requireNoneStarted()
+    await requireNoneStarted(this.#db, this.#options.replicas)
     for await (const parts of allParts(this.#db)) await this.#sweepParts(parts)
-    await this.#requireNoneStarted()
+    await requireNoneStarted(this.#db, this.#options.replicas)
     await this.#settleMarks()
     return { deleted: this.#deleted, orphans: this.#orphans }
-  }
-
-  /** Makes sure that no replica has answered that was down, and lags: what it does not show would be nobody's. */
-  async #requireNoneStarted(): Promise<void> {
-    if (!(await this.#options.replicas?.nodeStarted())) return
-    throw replicasBehind(
-      this.#db,
-      'a node was started meanwhile, so a backup may not have been seen: the rest is removed later'
-    )
   }
 
   get #db(): CouchDatabase {
@@ -238,6 +229,21 @@ function count(sum: PartCount, parts: readonly StoredPart[]): void {
 
 const replicasBehind = ({ name }: CouchDatabase, reason: string) =>
   new CouchError(`replicas of ${name}`, { error: 'replicas_behind', reason, retryable: true })
+
+/**
+ * Makes sure that no replica has answered that was down, and lags: what it does not show would be nobody's.
+ * @throws CouchError
+ */
+export async function requireNoneStarted(
+  db: CouchDatabase,
+  replicas: ReplicasWatch | undefined
+): Promise<void> {
+  if (!(await replicas?.nodeStarted())) return
+  throw replicasBehind(
+    db,
+    'a node was started meanwhile, so a backup may not have been seen: the rest is removed later'
+  )
+}
 
 /**
  * Makes sure that a list shows every header: on a cluster, a replica that lags would hide one, and its chunks

@@ -18,7 +18,7 @@ import type { Owner } from './owner.js'
 import { Parts } from './parts.js'
 import { readHeader } from './read-header.js'
 import { HEADERS_AT_A_TIME, headerRevisions } from './references.js'
-import { type Rekeyed, type RekeyedBackup, Rekeying } from './rekeying.js'
+import { type Rekeyed, Rekeying, type RekeyingOptions } from './rekeying.js'
 import { Removal, type RemovalOptions, requireSettled } from './removal.js'
 import { RunningBackup } from './running-backup.js'
 import { checkCopyable, Transfer, type Transferred } from './transfer.js'
@@ -244,9 +244,9 @@ export class Repository {
   }
 
   /** Seals all backups of the console with the current key. @throws KeyUnavailableError, CouchError */
-  async rekey(owner: Owner, onBackup: (backup: RekeyedBackup) => void): Promise<Rekeyed> {
+  async rekey(options: Omit<RekeyingOptions, 'key'>): Promise<Rekeyed> {
     const key = await this.#currentKey()
-    return new Rekeying(this.#store, { key, owner, onBackup }).run()
+    return new Rekeying(this.#store, { key, ...options }).run()
   }
 
   /**
