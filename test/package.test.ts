@@ -188,10 +188,11 @@ t.test('the packed package', async (t) => {
       'bytes/inflater.js',
       'bytes/views.js',
       'databases.js',
+      'json/json-bytes.js',
       'json/members.js',
+      'json/parsed.js',
       'json/read-skip-list.js',
       'json/scanner.js',
-      'json/json-bytes.js',
       'own-documents.js',
       'waits/retry-after.js',
       'waits/steps.js'
