@@ -69,9 +69,8 @@ export function refusedImports(path: string, text: string): string[] {
   const { importedFiles, referencedFiles } = ts.preProcessFile(text, true, true)
   return [...importedFiles, ...referencedFiles]
     .map(({ fileName }) => fileName)
-    .filter((specifier) => specifier.startsWith('.') || PACKAGE.test(specifier))
     .filter((specifier) => {
-      if (PACKAGE.test(specifier)) return true
+      if (!specifier.startsWith('.')) return PACKAGE.test(specifier)
       const target = posix.join(posix.dirname(path), specifier).replace(/\.(m?)js$/, '.$1ts')
       return !mayImport(roomOf(path), roomOf(target))
     })

@@ -35,8 +35,8 @@ export const typesLeftOut = (ofHost: readonly string[] = [], isBeforeRestore = f
  * Returns the types of documents that an exact restore of a backup leaves alone: those that the backup left out, and
  * transactions, which clients follow, wherever the host keeps them.
  */
-export const typesLeftAlone = (leftOut: ReadonlySet<string>): ReadonlySet<string> =>
-  new Set([...leftOut, TRANSACTION_TYPE])
+export const typesLeftAlone = (ofHost: readonly string[], isBeforeRestore = false): ReadonlySet<string> =>
+  new Set([...typesLeftOut(ofHost, isBeforeRestore), TRANSACTION_TYPE])
 
 /** Returns the types that a backup left out, as its summary tells them: without its own types. */
 export const toldExcluded = (types: Iterable<string>): string[] =>
@@ -66,7 +66,7 @@ const NOTICE_ID = new RegExp(`^${NOTICE_PREFIX}[0-9a-f]+$`)
 export const stampIn = (id: string): bigint => BigInt(id.slice(BACKUP_PREFIX.length))
 
 /** Returns about when a backup began, in milliseconds since the epoch. */
-export const beganAt = (id: string): number => Number(stampIn(id))
+export const beganAt = (id: string): number => Number(id.slice(BACKUP_PREFIX.length))
 
 /** Has 20 digits, as no clock gives. */
 const FIRST_FUTURE_STAMP = 9_000_000n * 10n ** 13n

@@ -2,17 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t from 'tap'
-import type { OperationKind } from '../types/index.js'
-
-/** The compiler asks for each kind. */
-const KINDS: Record<OperationKind, true> = {
-  backup: true,
-  restore: true,
-  prune: true,
-  rekey: true,
-  verify: true,
-  copy: true
-}
+import { KINDS } from '../lib/observe/metrics.js'
 
 type Explain = (error: { status: number; message: string; code?: string }) => string
 
@@ -21,7 +11,7 @@ const explainModule = (): Promise<{ explain: Explain }> =>
 
 t.test('whoever has to wait for an operation is told which, whatever its kind', async (t) => {
   const { explain } = await explainModule()
-  for (const kind of Object.keys(KINDS)) {
+  for (const kind of KINDS) {
     const message = `${kind}_in_progress`
     t.match(explain({ status: 400, message }), /Wait until it has ended/, `${kind}: the operator page`)
     for (const page of ['reference', 'troubleshooting'])

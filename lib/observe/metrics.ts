@@ -20,7 +20,8 @@ const EACH_KIND: Readonly<Record<OperationKind, true>> = {
   verify: true,
   copy: true
 }
-const KINDS = Object.keys(EACH_KIND) as OperationKind[]
+/** All kinds of operations. */
+export const KINDS = Object.keys(EACH_KIND) as OperationKind[]
 const OPERATIONS = [...KINDS, 'dry_run'] as const
 const RESULTS = ['created', 'changed', 'unchanged', 'skipped', 'failed', 'deleted'] as const
 

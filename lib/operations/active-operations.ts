@@ -281,9 +281,9 @@ export class ActiveOperations {
     return client.for('operations').with({ beforeWrite, onRetry })
   }
 
-  /** Gives leases back: all that an operation holds, or one. */
+  /** Gives leases back, all that an operation holds or one, at once: a server that does not answer keeps only its own. */
   async release(operation: ActiveOperation, holds = operation.holds): Promise<void> {
-    for (const { lease } of holds) await lease.release()
+    await Promise.all(holds.map(({ lease }) => lease.release()))
     this.#leave(operation, holds)
   }
 

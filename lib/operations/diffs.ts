@@ -7,7 +7,7 @@ import { ComparedBackup } from '../diff/compared-backup.js'
 import { diffBackups } from '../diff/diff-backups.js'
 import { diffNow } from '../diff/diff-now.js'
 import { BackupNotComparableError, ClosingError, StalledDiffError, TooManyRequestsError } from '../errors.js'
-import { INTERNAL_TYPES, isOwnDocument, typesLeftAlone, typesLeftOut } from '../own-documents.js'
+import { INTERNAL_TYPES, isOwnDocument, typesLeftAlone } from '../own-documents.js'
 import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { onAbort } from '../waits/linked-abort.js'
@@ -122,7 +122,7 @@ export class Diffs {
         targets: this.#databases.sourcesOn(client),
         isOwn: (target, id, type) => this.#databases.holdsOwn(target) && isOwnDocument(id, type),
         internalTypes: INTERNAL_TYPES,
-        keepTypes: typesLeftAlone(typesLeftOut(excludeTypes, backup.isBeforeRestore)),
+        keepTypes: typesLeftAlone(excludeTypes, backup.isBeforeRestore),
         values
       })
     } finally {

@@ -16,7 +16,7 @@ import {
   SafetyBackupError
 } from '../errors.js'
 import type { LeaseHolder } from '../lease/lease-document.js'
-import { INTERNAL_TYPES, typesLeftAlone, typesLeftOut } from '../own-documents.js'
+import { INTERNAL_TYPES, typesLeftAlone } from '../own-documents.js'
 import { type RestoreJobOptions, runRestore, TOTAL_STEPS } from '../restore/restore-job.js'
 import type { RestoreSource } from '../restore/source.js'
 import { SpooledSource } from '../restore/spooled-source.js'
@@ -226,7 +226,7 @@ export class Restores implements OperationRecords {
       choice: { skip, only, exclude },
       internalTypes: INTERNAL_TYPES,
       holdsOwn: (target) => this.#databases.holdsOwn(target),
-      keepTypes: typesLeftAlone(typesLeftOut(excludeTypes, backup.isBeforeRestore)),
+      keepTypes: typesLeftAlone(excludeTypes, backup.isBeforeRestore),
       settings: settingsDocuments,
       dryRun,
       exact,
