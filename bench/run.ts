@@ -239,6 +239,7 @@ class Report {
 
   line(what: string, figure: string, bar: string): void {
     this.#lines.push(`| ${what} | ${figure} | ${bar} |`)
+    console.error(`${what}: ${figure}`)
   }
 
   ratio(what: string, over: readonly number[], under: readonly number[], bar: string): void {
@@ -265,7 +266,9 @@ class Report {
 
   memory(size: number, runs: Record<'backup' | 'get' | 'restore', Result>): void {
     const growth = (result: Result) => `${Math.round(result.rssGrowth / MiB)} MiB`
-    this.#memory.push(`| ${size} | ${growth(runs.backup)} | ${growth(runs.get)} | ${growth(runs.restore)} |`)
+    const row = `| ${size} | ${growth(runs.backup)} | ${growth(runs.get)} | ${growth(runs.restore)} |`
+    this.#memory.push(row)
+    console.error(`memory: ${row}`)
   }
 
   text(): string {

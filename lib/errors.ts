@@ -29,6 +29,13 @@ export class DatabaseUnavailableError extends publicError(
   503
 ) {}
 
+/** A backup is another one than when its reading began: it was sealed anew, or something was appended. Nothing is damaged. */
+export class BackupChangedError extends publicError(
+  'DB_BACKUPS_CHANGED',
+  'backup "%s" was changed while it was read: read it again',
+  409
+) {}
+
 export class BackupNotFoundError extends publicError(
   'DB_BACKUPS_NOT_FOUND',
   'there is no backup "%s"',

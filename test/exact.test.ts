@@ -1,6 +1,8 @@
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { apiOf } from './helpers/api.js'
 import { setupDatabases, type TestDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
 
 async function restoreExactly(t: Test, on: TestDatabases, excludeTypes: string[], source: string | Buffer) {
@@ -64,6 +66,29 @@ t.test('exact deletes what an upload says is deleted', async (t) => {
   const body = Buffer.from(JSON.stringify({ dbs: { components: { docs } } }))
   t.match(await restoreExactly(t, on, [], body), { components: { deleted: 1, unchanged: 1, skipped: 1 } })
   t.strictSame([...(await on.fetchAll(on.names.components)).keys()], ['kept'])
+})
+
+t.test('exact deletes nothing when what was written cannot be confirmed', async (t) => {
+  const on = await setupDatabases(t)
+  const { components } = on.names
+  await on.couch.use(components).insert({ _id: 'created' } as never)
+  const proxy = await startFaultProxy(t, on.url)
+  const retry = { attempts: 2, wait: 5, longest: 10 }
+  const { app } = await buildHost(t, { on: { ...on, couch: nano(proxy.url) }, retry })
+  const { id, finished } = await app.dbBackups.start()
+  await finished
+  await on.couch.db.destroy(components)
+  await on.couch.db.create(components)
+  await on.couch.use(components).insert({ _id: 'extra' } as never)
+  const restore = async () => (await app.dbBackups.restore({ id }, { exact: true, safety: false })).finished
+  const path = new RegExp(`${components}/_changes`)
+  const rule = proxy.add({ fault: 'status_500', path, times: Number.POSITIVE_INFINITY })
+  await t.rejects(restore(), { code: 'DB_BACKUPS_RESTORE_INCOMPLETE', cause: { name: 'CouchError' } })
+  t.ok(rule.hits > 0)
+  t.strictSame([...(await on.fetchAll(components)).keys()], ['created', 'extra'])
+  await proxy.clear()
+  t.match(await restore(), { databases: { components: { deleted: 1, unchanged: 1, failed: 0 } } })
+  t.strictSame([...(await on.fetchAll(components)).keys()], ['created'])
 })
 
 t.test('the winning revision decides in a conflict', async (t) => {

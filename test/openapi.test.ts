@@ -119,6 +119,7 @@ t.test('every error that the package exports has an example, unless no reply has
     'DB_BACKUPS_RESTORE_INCOMPLETE',
     'DB_BACKUPS_TOO_MANY_REPEATED',
     // raised when the reply has begun, or nobody waits for it
+    'DB_BACKUPS_CHANGED',
     'DB_BACKUPS_DOWNLOAD_STALLED',
     'DB_BACKUPS_CLIENT_LEFT',
     // of webhook stores, when a restore runs; ids of transactions are random

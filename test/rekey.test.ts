@@ -1,3 +1,4 @@
+import { buffer } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { CouchDatabase } from '../lib/couch/database.js'
 import { Repository } from '../lib/repository/repository.js'
@@ -168,6 +169,13 @@ t.test('where a header cannot be read whole, the backup is named for which nothi
     { rekeyed: [third.id], unchanged: [first, second].length, left: [] }
   )
   t.ok(parts > 0, 'then they are')
+})
+
+t.test('a backup that is sealed anew while it is read was changed, and is not damaged', async (t) => {
+  const { on, pair, first } = await setup(t)
+  const { body } = await pair.chain.app.dbBackups.get(first.id)
+  await (await hostOf(t, on, { encryption: encryptionOf('k1') })).app.dbBackups.rekey()
+  await t.rejects(buffer(body), { code: 'DB_BACKUPS_CHANGED', statusCode: 409 })
 })
 
 t.test('rekey needs the option, and its turn', async (t) => {

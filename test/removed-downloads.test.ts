@@ -2,9 +2,12 @@ import { once } from 'node:events'
 import { get, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
+import nano from 'nano'
 import t, { type Test } from 'tap'
 import { setupDatabases } from './helpers/database.js'
+import { startFaultProxy } from './helpers/fault-proxy.js'
 import { buildHost } from './helpers/host.js'
+import { poll } from './helpers/poll.js'
 import { bytesOf, load } from './helpers/seed.js'
 import { StoredBackupsOf } from './helpers/stored-backups.js'
 
@@ -36,7 +39,7 @@ async function setup(t: Test) {
     return response
   }
   const [first, newest] = ids as [string, string]
-  return { dbBackups, first, newest, ask, stored: new StoredBackupsOf(on) }
+  return { on, dbBackups, first, newest, ask, stored: new StoredBackupsOf(on) }
 }
 
 /** Reads the beginning of a reply, does something, then reads what still comes. */
@@ -99,7 +102,21 @@ t.test('nothing of a removed backup is sent, nor said to be the same, to whoever
     for (const header of ['etag', 'content-range', 'accept-ranges']) t.notOk(response.headers[header])
     t.match(JSON.parse(String(await buffer(response))), { error: 'not_found' })
   }
-  const damaged = { code: 'DB_BACKUPS_DAMAGED', part: 'chunk' }
-  await t.rejects(buffer(content.body), damaged, 'one that was opened before fails as it is read')
-  await t.rejects(buffer(content.bodyFrom!(READ)), damaged)
+  const gone = { code: 'DB_BACKUPS_NOT_FOUND' }
+  await t.rejects(buffer(content.body), gone, 'one that was opened before fails as it is read')
+  await t.rejects(buffer(content.bodyFrom!(READ)), gone)
+})
+
+t.test('a diff of a backup that is removed meanwhile says that it is gone, not damaged', async (t) => {
+  const { on, dbBackups, first, newest } = await setup(t)
+  const proxy = await startFaultProxy(t, on.url)
+  const { app } = await buildHost(t, { on: { ...on, couch: nano(proxy.url) } })
+  const path = /backup_chunk_/
+  const release = proxy.hold({ path })
+  const read = app.dbBackups.diff(first, { against: newest }).toArray()
+  read.catch(() => undefined)
+  await poll('a request of a chunk', () => proxy.seen.some((seen) => path.test(seen.path)) || undefined)
+  await dbBackups.remove(first)
+  release()
+  await t.rejects(read, { code: 'DB_BACKUPS_NOT_FOUND' })
 })

@@ -186,9 +186,9 @@ export interface DbBackups {
    *
    * One diff is read at a time; others wait for `timeouts.control`. A stream that was begun and is not read for
    * `timeouts.idle` fails with StalledDiffError. Failures, of the database too, end the stream with their error:
-   * InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError, DamagedBackupError,
-   * KeyUnavailableError, WrongKeyError, NotSealedBackupError, InsufficientStorageError, TooManyRequestsError, ClosingError,
-   * CouchError; and, of a backup that athena made, InvalidBackupError and TooLargeError.
+   * InvalidParameterError, BackupNotFoundError, BackupChangedError, UnknownLayoutError, BackupNotComparableError,
+   * DamagedBackupError, KeyUnavailableError, WrongKeyError, NotSealedBackupError, InsufficientStorageError,
+   * TooManyRequestsError, ClosingError, CouchError; and, of a backup that athena made, InvalidBackupError and TooLargeError.
    * @throws InvalidParameterError at once, when an option is not known or wrong
    */
   diff(id: string, options: DiffOptions): DiffStream

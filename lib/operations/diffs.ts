@@ -9,6 +9,7 @@ import { diffNow } from '../diff/diff-now.js'
 import { BackupNotComparableError, ClosingError, StalledDiffError, TooManyRequestsError } from '../errors.js'
 import { INTERNAL_TYPES, isOwnDocument, typesLeftAlone } from '../own-documents.js'
 import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
+import type { Repository } from '../repository/repository.js'
 import { StoredSource } from '../restore/stored-source.js'
 import { onAbort } from '../waits/linked-abort.js'
 import type { Databases } from './databases.js'
@@ -72,17 +73,20 @@ export class Diffs {
   async *#diff(id: string, options: DiffOptions, client: CouchClient): AsyncGenerator<DocumentDiff> {
     const { against, databases, values = false } = options
     const wanted = LOGICAL_DATABASES.filter((database) => databases?.includes(database) ?? true)
-    const backup = await this.#load(id, client)
-    if (against === 'now') yield* this.#diffNow(backup, wanted, values, client)
-    else yield* this.#diffBackups(backup, await this.#load(against, client), wanted, values)
+    const repository = this.#databases.repository.on(client)
+    const backup = await this.#load(id, repository)
+    if (against === 'now')
+      return yield* repository.reading([backup], this.#diffNow(backup, wanted, values, client))
+    const other = await this.#load(against, repository)
+    yield* repository.reading([backup, other], this.#diffBackups(backup, other, wanted, values))
   }
 
   /**
    * @throws InvalidParameterError, BackupNotFoundError, UnknownLayoutError, BackupNotComparableError, KeyUnavailableError,
    * WrongKeyError, NotSealedBackupError
    */
-  async #load(id: string, client: CouchClient): Promise<LoadedBackup> {
-    const loaded = await this.#databases.repository.on(client).get(id)
+  async #load(id: string, repository: Repository): Promise<LoadedBackup> {
+    const loaded = await repository.get(id)
     const why = whyEmpty(loaded.state)
     if (why !== undefined) throw new BackupNotComparableError(id, why)
     return loaded

@@ -21,12 +21,16 @@ export class StoredBackups {
   }
 
   async get(id: string): Promise<BackupContent> {
-    const loaded = await this.#databases.repository.get(id)
+    const { repository, form } = this.#databases
+    const loaded = await repository.get(id)
     return backupContent(loaded, {
-      ...this.#databases.form,
+      ...form,
       stream: isShort(loaded)
         ? (read) => Readable.from(read(loaded), { objectMode: false })
-        : (read) => this.#downloads.stream((client) => read(loaded.on(client)))
+        : (read) =>
+            this.#downloads.stream((client) =>
+              repository.on(client).reading([loaded], read(loaded.on(client)))
+            )
     })
   }
 

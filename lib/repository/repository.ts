@@ -1,7 +1,14 @@
 import type { CouchClient } from '../couch/client.js'
 import type { CouchDatabase, Revision } from '../couch/database.js'
+import { isNotFound } from '../couch/errors.js'
 import type { ReplicasWatch } from '../couch/replicas.js'
-import { BackupNotFoundError, InvalidParameterError, ReservedIdError } from '../errors.js'
+import {
+  BackupChangedError,
+  BackupNotFoundError,
+  DamagedBackupError,
+  InvalidParameterError,
+  ReservedIdError
+} from '../errors.js'
 import { LeaseDocument } from '../lease/lease-document.js'
 import { BACKUP_TYPE, backupId, beganAt, isBackupId, stampIn } from '../own-documents.js'
 import type { SealingKey } from '../seal/sealing-key.js'
@@ -163,6 +170,21 @@ export class Repository {
   /** Reads and opens a named backup. @throws what `find` does, UnknownLayoutError, and LoadedBackup.open */
   async get(id: string): Promise<LoadedBackup> {
     return (await this.#readable(id)).open()
+  }
+
+  /**
+   * Yields what is read of backups without a lease: what a removal or a rekeying took away meanwhile is not damaged.
+   * @throws BackupNotFoundError, BackupChangedError
+   */
+  async *reading<T>(backups: readonly LoadedBackup[], read: AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      yield* read
+    } catch (error) {
+      if (!(error instanceof DamagedBackupError) && !isNotFound(error)) throw error
+      for (const { id, revision } of backups)
+        if ((await this.find(id)).revision !== revision) throw new BackupChangedError(id)
+      throw error
+    }
   }
 
   async #readable(id: string): Promise<LoadedBackup> {

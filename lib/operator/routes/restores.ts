@@ -8,7 +8,8 @@ import { replyLines } from '../lines.js'
 import { ById, ByTransaction, MOST_BYTES, PreviewBody, RestoreBody, UploadQuery } from '../schemas.js'
 
 /** Routes that preview and start restores, and tell how they go. */
-export const restoreRoutes: OperatorRoutes = async (scope, { backups }) => {
+export const restoreRoutes: OperatorRoutes = async (scope, context) => {
+  const { backups } = context
   const bodyLimit = MOST_BYTES
 
   scope.post(
@@ -48,19 +49,22 @@ export const restoreRoutes: OperatorRoutes = async (scope, { backups }) => {
     return transaction
   })
 
-  scope.register(async (uploads) => {
-    keepStreams(uploads)
-    uploads.put('/preview', { schema: { querystring: UploadQuery } }, async (request, reply) => {
-      const body = (request.body as Readable | undefined) ?? Readable.from([])
-      const query = request.query as Record<string, string | string[] | undefined>
-      const options: RestoreOptions = {
-        dryRun: true,
-        skip: byDatabase((database) => [query[`skip_${database}`] ?? []].flat()),
-        requester: request.backupsRequester
-      }
-      const { tx_id } = await backups.restore({ body }, options)
-      return reply.code(202).send({ message: 'in-progress', tx_id })
-    })
+  scope.register(uploadRoutes, context)
+}
+
+/** The route that previews the restore of an upload. */
+const uploadRoutes: OperatorRoutes = async (scope, { backups }) => {
+  keepStreams(scope)
+  scope.put('/preview', { schema: { querystring: UploadQuery } }, async (request, reply) => {
+    const { query } = request
+    const body = (request.body as Readable | undefined) ?? Readable.from([])
+    const options: RestoreOptions = {
+      dryRun: true,
+      skip: byDatabase((database) => [query[`skip_${database}`] ?? []].flat()),
+      requester: request.backupsRequester
+    }
+    const { tx_id } = await backups.restore({ body }, options)
+    return reply.code(202).send({ message: 'in-progress', tx_id })
   })
 }
 
