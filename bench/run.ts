@@ -100,7 +100,7 @@ async function compare(
   let backup: Measured | undefined
   for (let round = 0; round < rounds; round++) {
     read.raw.push((await rawRead(url, names.components)).ms)
-    backup = await run({ url, databases: names, operation: 'backup' })
+    backup = await run({ url, databases: names, operation: 'backup', full: true })
     read.ours.push(backup.ms)
     results.process('backup', backup)
     if (!rivalFile) continue
@@ -153,7 +153,7 @@ async function compare(
 async function measureMemory(url: string, server: Server, sizes: number[], results: Report): Promise<void> {
   for (const size of sizes) {
     await fill(server, newDocuments(size))
-    const backup = await run({ url, databases: names, operation: 'backup' })
+    const backup = await run({ url, databases: names, operation: 'backup', full: true })
     const get = await run({ url, databases: names, operation: 'get', id: backup.id })
     await recreate(server, names.components)
     const restore = await run({ url, databases: names, operation: 'restore', id: backup.id })
@@ -182,7 +182,7 @@ async function measureShards(
     let id = ''
     for (let round = 0; round < rounds; round++) {
       rows.raw.push((await rawRead(url, names.components)).ms)
-      const backup = await run({ url, databases: names, operation: 'backup' })
+      const backup = await run({ url, databases: names, operation: 'backup', full: true })
       rows.backup.push(backup.ms)
       id = backup.id
     }
