@@ -10,7 +10,7 @@ export const byDatabase = <T>(make: (database: LogicalDatabase) => T): Record<Lo
 /** The databases, in the order in which they are backed up and restored. */
 export const LOGICAL_DATABASES: readonly LogicalDatabase[] = Object.values(byDatabase((database) => database))
 
-/** A server, where the backups have one of their own: that of the source databases, or that of the backups. */
+/** A server: that of the source databases, that of the backups if they have one of their own, or that of a copy. */
 export type CouchServer = 'databases' | 'backups' | 'destination'
 
 /** Returns what people call a server. */

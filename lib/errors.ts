@@ -74,7 +74,7 @@ export class ReservedIdError extends publicError(
   409
 ) {}
 
-/** A database is missing that is needed, or that a backup has documents of. The message names the option. */
+/** A database is missing that is needed, or that a backup has documents of, or was deleted meanwhile. */
 export class MissingDatabaseError extends publicError('DB_BACKUPS_MISSING_DATABASE', '%s', 409) {}
 
 /** A backup that a later version of this package has stored in a way that this one does not know. */
@@ -231,7 +231,7 @@ export class StalledDiffError extends publicError(
   408
 ) {}
 
-/** An operation was ended because somebody asked for that. The message tells who. */
+/** An operation was ended because somebody asked for that. The message tells who, if that is known. */
 export class CancelledError extends publicError('DB_BACKUPS_CANCELLED', 'cancelled%s', 409) {}
 
 /** No operation of this id runs on this instance: it has ended, or runs on another one. */
@@ -298,7 +298,7 @@ export class TransactionNotFoundError extends publicError(
   404
 ) {}
 
-/** A webhook store of this package has a transaction of this id already. */
+/** This package's webhook store in memory has a transaction of this id already. */
 export class TransactionExistsError extends publicError(
   'DB_BACKUPS_TRANSACTION_EXISTS',
   'transaction "%s" exists',

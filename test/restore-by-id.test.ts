@@ -238,6 +238,8 @@ t.test('the white list is rebuilt once, after the data', async (t) => {
   await change(on, 'system', '00_settings_athena', { port: 4000 })
   const { tx_id } = await apiOf(host).restore(id)
   t.strictSame(found, [{ tx_id, port: 3000 }])
+  // The command line tells it from the id of a backup by this form.
+  t.match(tx_id, /^[0-9a-f]{32}$/)
 })
 
 t.test('a white list that cannot be rebuilt makes it an error that says the data is there', async (t) => {

@@ -197,8 +197,8 @@ export interface StartedBackup {
   id: string
   /**
    * Resolves when the backup has been stored and checked. Rejects with the error that the header carries: CouchError,
-   * MissingDatabaseError, DamagedBackupError, BackupDeletedError, TooManyRepeatedError, LeaseLostError, ClosingError.
-   * It is safe to ignore: an ignored rejection is not reported as unhandled.
+   * MissingDatabaseError, DamagedBackupError, BackupDeletedError, TooManyRepeatedError, KeyUnavailableError,
+   * LeaseLostError, CancelledError, ClosingError. It is safe to ignore: an ignored rejection is not reported as unhandled.
    */
   finished: Promise<BackupOutcome>
 }
@@ -341,7 +341,8 @@ export interface StartedRestore {
    * Rejects with an IncompleteRestoreError, whose `outcome` tells what was done, when documents failed, the database could
    * not be worked with any more, or the white list could not be rebuilt, and when it was cancelled while it wrote a
    * database; with a CancelledError when it was cancelled before, or is a dry run. Before anything is written, it rejects
-   * with a DamagedBackupError or a SafetyBackupError, and for the `id` of a backup that athena made with an
+   * with a DamagedBackupError, a SafetyBackupError or a BackupNotRestorableError (`exact`, where the backup does not name all
+   * documents that it could not read), and for the `id` of a backup that athena made with an
    * InvalidBackupError, a TooLargeError or an InsufficientStorageError. At any time it rejects with a CouchError, a
    * SpoolDamagedError, a HostTimeoutError of `webhooks` or `onChange`, what `onChange` throws, a LeaseLostError or a
    * ClosingError.

@@ -239,7 +239,7 @@ export interface DbBackups {
    * @throws VerifyInterruptedError when it does not come to its end, with the position where another can go on
    * @throws InvalidParameterError when an option is not known or wrong, or `from` is of another verification
    * @throws TooManyRequestsError when another verification runs on this instance, or as {@link start} does
-   * @throws OperationInProgressError, MissingDatabaseError with `restore`, as {@link start} does
+   * @throws OperationInProgressError, MissingDatabaseError, ReservedIdError with `restore`, as {@link start} does
    * @throws KeyUnavailableError, WrongKeyError, NotSealedBackupError as {@link get} does
    * @throws UnknownLayoutError, ClosingError, and the reason of `signal` when it is aborted already
    */
@@ -255,7 +255,7 @@ export interface DbBackups {
    * is written
    * @throws DamagedBackupError when a part is missing or not what was stored
    * @throws OperationInProgressError when an operation holds the lease of that database
-   * @throws LeaseLostError when it could not be renewed: nothing more is written
+   * @throws LeaseLostError when it could not be renewed: nothing more is written; CancelledError after {@link cancel}
    * @throws KeyUnavailableError, WrongKeyError when the header of a sealed backup has to be sealed anew, since revisions
    * differ there, and the key is missing. As long as none differs, no key is needed
    * @throws NotSealedBackupError as {@link get} does
@@ -275,7 +275,7 @@ export interface DbBackups {
    * Ends a backup, a restore, a verification or a copy that runs on this instance, by its id in {@link running}, and
    * resolves when it was told to end. It then fails with a CancelledError: a backup is marked as failed and its parts are
    * deleted; a restore writes nothing more, and its transaction and IncompleteRestoreError tell what it had written; a
-   * verification tells where it can go on; a copy leaves no backup. An operation that has ended by then stays.
+   * verification fails with a VerifyInterruptedError, which tells where it can go on; a copy leaves no backup. An operation that has ended by then stays.
    * The backup that a restore makes first is cancelled with the restore.
    * @param options.requester who asks, told as the reason
    * @throws InvalidParameterError when the id is no string, or an option is not known

@@ -48,7 +48,7 @@ export async function runBackup(options: BackupJobOptions): Promise<LoadedBackup
     base = earlier.base
     expectAsIn(earlier.last, options.progress)
     const candidate = await openBase(repository, base)
-    // The backup of the first finds out by itself, at once.
+    // The first database is looked up when it is read, at once.
     const existing = await namesOfExisting(LOGICAL_DATABASES.slice(1).map((database) => sources[database]))
     for (const database of LOGICAL_DATABASES) {
       const startedAt = performance.now()

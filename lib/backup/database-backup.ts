@@ -29,7 +29,7 @@ import { toldExcluded } from '../own-documents.js'
 import type { BaseDocuments } from '../repository/base.js'
 import type { LineFacts } from '../repository/chunk-writer.js'
 import type { DatabaseWriter } from '../repository/database-writer.js'
-import { largeBackupsIn } from '../repository/earlier-backups.js'
+import { largeBackupsIn } from '../repository/legacy-backups.js'
 import type { RunningBackup } from '../repository/running-backup.js'
 import { inTurns, inTurnsIfLong, type Steps, turnAfter } from '../waits/steps.js'
 import { chooseBase, type EarlierBackup, type FullReason, identityOf } from './base-choice.js'
@@ -161,7 +161,7 @@ class DatabaseBackup {
   #bytesInFlight = 0
   readonly #position: FeedPosition
   /** Revisions by id of legacy backups to skip, when the feed is read without documents. */
-  #earlierBackups: ReadonlyMap<string, string> | undefined
+  #legacyBackups: ReadonlyMap<string, string> | undefined
   /** Documents that could not be read, unless a later row of the feed replaces or deletes them. */
   readonly #unread = new UnreadDocuments()
   /** Documents that were too large to be stored: their lines hold nothing. */
@@ -230,7 +230,7 @@ class DatabaseBackup {
     try {
       // Only a feed from its start may hold many large backups.
       if (!this.#base)
-        this.#earlierBackups = await largeBackupsIn(this.#options.source, this.#options.excludeTypes)
+        this.#legacyBackups = await largeBackupsIn(this.#options.source, this.#options.excludeTypes)
       await this.#readToEnd()
     } catch (error) {
       if (await watch.explains(error, this.#position.since)) return false
@@ -247,7 +247,7 @@ class DatabaseBackup {
   }
 
   async #readFeed(): Promise<void> {
-    const includeDocs = this.#earlierBackups === undefined
+    const includeDocs = this.#legacyBackups === undefined
     for (let round = 1; ; round++) {
       for await (const changes of readFeed(this.#options.source, this.#position, { includeDocs }))
         await this.#addAll(changes)
@@ -272,7 +272,7 @@ class DatabaseBackup {
   async #addAll(changes: readonly Change[]): Promise<void> {
     const bare: Change[] = []
     for (const change of changes) {
-      const leftOut = change.deleted || this.#earlierBackups?.get(change.id) === change.rev
+      const leftOut = change.deleted || this.#legacyBackups?.get(change.id) === change.rev
       if (!leftOut && change.doc === null) {
         bare.push(change)
         continue

@@ -2,13 +2,12 @@ import { IncomingMessage } from 'node:http'
 import { Http2ServerRequest } from 'node:http2'
 import { Readable } from 'node:stream'
 import { BodyAlreadyReadError, TooLargeError, UploadTimeoutError } from '../errors.js'
+import { LEAST_BYTES, SlowBytes } from '../waits/slow-bytes.js'
 import { within } from '../waits/within.js'
 import { joinPiecesOfRequest } from './small-pieces.js'
 
-/** Bytes per second, over the idle time-out, below which a sender counts as silent. */
+/** Bytes per second, over the idle time-out, below which a sender counts as silent, unless the time-out is short. */
 const LEAST_RATE = 4096
-/** Fewest bytes, for short time-outs on small bodies. */
-const LEAST_BYTES = 1024
 
 export interface Bounds {
   /** Milliseconds of silence. */
@@ -44,26 +43,19 @@ export async function* bounded(
   { idle, onSize }: Bounds
 ): AsyncGenerator<Buffer> {
   let size = 0
-  let waited = 0
-  let progress = 0
-  const drip = Math.max(LEAST_BYTES, (LEAST_RATE * idle) / 1000)
+  const slow = new SlowBytes(Math.max(LEAST_BYTES, (LEAST_RATE * idle) / 1000))
   try {
     for (;;) {
       const from = performance.now()
       const next = await within(
-        idle - waited,
+        idle - slow.waited,
         () => new UploadTimeoutError(),
         () => pieces.next()
       )
       if (next.done) return
-      waited += performance.now() - from
       size += next.value.length
-      progress += next.value.length
+      slow.add(next.value.length, performance.now() - from)
       onSize(size)
-      if (progress >= drip) {
-        waited = 0
-        progress = 0
-      }
       yield next.value
     }
   } finally {

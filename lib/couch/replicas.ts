@@ -181,7 +181,7 @@ class Replicas {
   }
 }
 
-/** Has an answer of another shape not be asked for again: some servers do not tell of their replicas. */
+/** Makes an answer of another shape final: some servers do not tell of their replicas. */
 function endAtOddAnswer(error: unknown): never {
   if (!(error instanceof CouchError) || error.error !== 'bad_answer') throw error
   throw new CouchError('replicas', { error: error.error, reason: error.reason, cause: error })

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { discard } from '../bytes/discard.js'
 import { Silence } from '../waits/silence.js'
+import { LEAST_BYTES, SlowBytes } from '../waits/slow-bytes.js'
 import { CouchError } from './errors.js'
 
 export type Headers = Record<string, string | string[] | undefined>
@@ -14,8 +15,6 @@ export interface CouchResponse {
   discard(): void
 }
 
-/** Fewer bytes than these within the idle time-out count as silence. */
-const LEAST_BYTES = 1024
 /** Milliseconds of work on a body that arrives fast, before the event loop gets its turn. */
 const SLICE = 5
 const MAX_JSON = 64 * 1024 * 1024
@@ -72,8 +71,7 @@ export async function* timedBody(
 ): AsyncGenerator<Buffer> {
   const pieces: AsyncIterator<Buffer> = body[Symbol.asyncIterator]()
   const silence = new Silence(idle, onSilent)
-  let waited = 0
-  let received = 0
+  const slow = new SlowBytes()
   let ended = false
   let busySince = performance.now()
   try {
@@ -90,12 +88,8 @@ export async function* timedBody(
       const wait = performance.now() - from
       // A wait lets others run.
       if (wait > 1) busySince = performance.now()
-      waited += wait
-      received += next.value.length
-      if (received >= LEAST_BYTES) {
-        waited = 0
-        received = 0
-      } else if (waited > idle) {
+      slow.add(next.value.length, wait)
+      if (slow.waited > idle) {
         const reason = `the response is too slow (less than ${LEAST_BYTES} bytes in ${idle / 1000} s)`
         throw new CouchError(what, { error: 'stalled', reason, retryable: true })
       }

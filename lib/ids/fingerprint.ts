@@ -21,7 +21,7 @@ export function fingerprinter(key: string): Fingerprinter {
   return (id) => ofBytes(idBytes(largeKey(id)))
 }
 
-/** Returns what does the same for ids whose UTF-8 is known: as many bytes as an id may have that is its own key. */
+/** Returns the same function for ids in UTF-8 that are short enough to be their own keys. */
 export function bytesFingerprinter(key: string): (id: Uint8Array) => Fingerprint {
   const secret = Buffer.from(key, 'hex')
   const hash = Buffer.alloc(8)

@@ -100,7 +100,7 @@ export class Leases {
   /**
    * @param renewals the same document, on connections that nothing else waits for
    * @param ttl milliseconds without a renewal after which the leases of this instance are stale
-   * @param beforeOverwrite keeps what else the leaves say that are about to be written over
+   * @param beforeOverwrite saves what else the leaves say, before they are written over
    */
   constructor(
     document: LeaseDocument,

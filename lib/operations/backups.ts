@@ -21,7 +21,7 @@ const MAX_VERSIONS = 64 * 1024
 export interface Run {
   /** Milliseconds since the epoch. */
   due: number
-  /** A backup that began less than so many milliseconds before does instead. */
+  /** A backup that began fewer than this many milliseconds before `due` makes the run needless. */
   unlessYoungerThan: number
 }
 

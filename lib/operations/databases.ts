@@ -47,7 +47,7 @@ export class Databases {
     this.system = this.sourcesOn(client).system
   }
 
-  /** Returns the console, by what tells its backups from those of others in the repository. */
+  /** Returns the name and the id by which backups of this console are recognized in the repository. */
   async owner(): Promise<Owner> {
     const { name } = this.system
     if (!this.#isElsewhere) return { system: name }

@@ -54,7 +54,7 @@ export interface OperationRecords {
    * @returns what is to be done afterwards, and is not waited for
    */
   beforeRelease?(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined>
-  /** Called for each operation that failed here, or that was ended for another instance. */
+  /** Called for each operation that failed here, or was ended for another instance under the lease of the repository. */
   onFailed?(operation: ActiveOperation): void
 }
 
@@ -366,7 +366,7 @@ export class Lifecycle {
     })
   }
 
-  /** Records the failure of an inner operation. The outer one does, or who takes the lease over, if this fails. */
+  /** Records the failure of an inner operation. If this fails, the end of the outer one does, or a take-over. */
   async #failInside(active: ActiveOperation, error: unknown): Promise<void> {
     const failure = { reason: reasonOf(error), error, recorded: true }
     for (const hold of active.holds.filter(isHeld))

@@ -3,6 +3,7 @@ import type { CouchDatabase } from '../couch/database.js'
 import { expected, isConflict } from '../couch/errors.js'
 import { InvalidParameterError } from '../errors.js'
 import { NOTICE_PREFIX, NOTICE_TYPE } from '../own-documents.js'
+import { atATime } from '../waits/at-a-time.js'
 import { RefusedUrlError } from '../webhooks/address.js'
 import { Notifier } from '../webhooks/notifier.js'
 import type { Instance } from './instance.js'
@@ -89,13 +90,12 @@ export class Outbox {
     const now = performance.now()
     const notices = (await this.#db.rows(NOTICE_RANGE)).map(({ id }) => id.slice(NOTICE_PREFIX.length))
     this.#known = new Map(notices.map((txId) => [txId, this.#known.get(txId) ?? now]))
-    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience).values()
+    const overdue = [...this.#known].filter(([, since]) => now - since >= this.#patience)
     const failures: unknown[] = []
-    const sendInTurn = async () => {
-      // One that cannot be sent does not keep others from being sent.
-      for (const [txId] of overdue) await this.send(txId).catch((error: unknown) => failures.push(error))
-    }
-    await Promise.all(Array.from({ length: MOST_SENT }, sendInTurn))
+    // One that cannot be sent does not keep others from being sent.
+    await atATime(MOST_SENT, overdue, ([txId]) =>
+      this.send(txId).catch((error: unknown) => failures.push(error))
+    )
     if (failures.length > 0) throw failures[0]
   }
 

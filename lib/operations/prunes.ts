@@ -223,8 +223,8 @@ const LEAST_LEAP = 3 * 24 * 3_600_000
 const LEAP = 3
 
 /**
- * Makes a request one that nobody looks at: it is refused when the last two good backups lie further apart than
- * they should, since a clock that was set far ahead makes all others look old. @throws ClockLeapError
+ * Adds the check of a pruning that no operator looks at: it is refused when the last two good backups lie further
+ * apart than they should, since a clock that was set far ahead makes all others look old. @throws ClockLeapError
  * @param gap usual milliseconds between two backups @param now milliseconds since the epoch
  */
 export const unattended = (

@@ -146,7 +146,7 @@ export class Restores implements OperationRecords {
     this.#backups.watchBefore(operation)
   }
 
-  /** Has the client told that wants to be. Every instance knows once that is noted. */
+  /** Writes a notice where a client is to be told, by which any instance can. @returns what tells it */
   async beforeRelease(operation: ActiveOperation): Promise<(() => Promise<void>) | undefined> {
     const { id } = operation
     if (!(await this.#outbox.isDue(id))) return undefined

@@ -2,13 +2,13 @@ import type { LastVerification } from '../../types/backups.js'
 import type { VerifyDepth, VerifyOptions, VerifyReport } from '../../types/verify.js'
 import { LOGICAL_DATABASES } from '../databases.js'
 import {
+  BackupChangedError,
   BackupNotFoundError,
   BackupNotVerifiableError,
   DamagedBackupError,
   TooManyRequestsError,
   VerifyInterruptedError
 } from '../errors.js'
-import { ChangedMeanwhileError } from '../repository/damage.js'
 import { type LoadedBackup, whyEmpty } from '../repository/loaded-backup.js'
 import { StoredSource } from '../restore/stored-source.js'
 import type { Clock } from '../schedule/clock.js'
@@ -168,7 +168,7 @@ export class Verifies implements OperationRecords {
       try {
         return await this.#verifyOnce(request, operation)
       } catch (error) {
-        if (!(error instanceof ChangedMeanwhileError) || left <= 1) throw error
+        if (!(error instanceof BackupChangedError) || left <= 1) throw error
         const { backup, problem } = await this.#open(request.backup.id, repository)
         request.backup = backup
         request.verification = new Verification(backup, request.depth, { problem })

@@ -11,7 +11,6 @@ import type { LineMarks } from './line-marks.js'
 import { deadLinesOf } from './line-set.js'
 
 const NEWLINE = 0x0a
-const UNDERSCORE = 0x5f
 /** Bytes of lines that are checked between two looks at the time. */
 const CHECKED = 256 * 1024
 /** Bytes of a line from which checking it has turns of its own. */
@@ -157,8 +156,7 @@ class NotTextError extends Error {
 }
 
 // No usual id begins with an underscore: see DocumentLine.
-const isDesignLine = ({ idBytes, id }: LineDocument): boolean =>
-  idBytes ? idBytes[0] === UNDERSCORE : isDesign(id)
+const isDesignLine = ({ idBytes, id }: LineDocument): boolean => idBytes === undefined && isDesign(id)
 
 const isSame = (a: Fingerprint, b: Fingerprint): boolean => a.h >>> 0 === b.h && a.l >>> 0 === b.l
 

@@ -21,8 +21,8 @@ export class ChunkPlaces {
   readonly #options: ChunkPlacesOptions
   #next: number
   #made = 0
-  /** Ids in a row that other documents have. */
-  #taken = 0
+  /** Ids in a row that other documents have taken. */
+  #conflicts = 0
   readonly #free: Revision[] = []
   #making: Promise<void> | undefined
 
@@ -62,12 +62,12 @@ export class ChunkPlaces {
 
   #add({ id, rev, error, reason }: BulkResult): void {
     if (rev !== undefined) {
-      this.#taken = 0
+      this.#conflicts = 0
       this.#free.push({ id, rev })
       return
     }
     // A conflict: another document has the id, or the reply to an earlier request was lost.
-    if (error !== 'conflict' || ++this.#taken >= TAKEN_IDS)
+    if (error !== 'conflict' || ++this.#conflicts >= TAKEN_IDS)
       throw new CouchError(id, { error: error ?? 'bad_answer', reason: reason ?? 'no revision was made' })
   }
 }

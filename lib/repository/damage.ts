@@ -1,7 +1,7 @@
 import type { DamagedBackup, DamagedParts, LastVerification } from '../../types/backups.js'
 import type { LogicalDatabase } from '../../types/databases.js'
 import { LOGICAL_DATABASES } from '../databases.js'
-import { DamagedBackupError } from '../errors.js'
+import { BackupChangedError, DamagedBackupError } from '../errors.js'
 import { BACKUP_TYPE } from '../own-documents.js'
 import { atATime } from '../waits/at-a-time.js'
 import type { Finding } from './findings.js'
@@ -34,9 +34,6 @@ type ListedPart = { id: string } & Partial<Pick<ChunkEntry, 'rev' | 'docs' | 'ra
 const factsOf = ({ rev, docs, raw, stored, sha256 }: ListedPart): string =>
   [rev, docs, raw, stored, sha256].join(' ')
 
-/** Thrown where the header is not the one that was verified: the backup was sealed anew meanwhile. */
-export class ChangedMeanwhileError extends Error {}
-
 /** The outcome of a verification. */
 export interface Verdict {
   id: string
@@ -63,6 +60,7 @@ export class DamageRecords {
 
   /**
    * Records what was found of a backup, in its header and in those of all backups that share what is damaged.
+   * @throws BackupChangedError where the header is not the one that was verified: it was sealed anew meanwhile
    * @returns ids of the backups that list each damaged part, at most 100 of them
    */
   async record({ id, content, findings, verified, readAll }: Verdict): Promise<Map<string, string[]>> {
@@ -73,7 +71,7 @@ export class DamageRecords {
     }
     const backupsByPart = new Map<string, string[]>([...damaged.keys()].map((part) => [part, [id]]))
     const own = await readHeader(this.#store.db, id)
-    if (own && digestOf(own) !== content) throw new ChangedMeanwhileError()
+    if (own && digestOf(own) !== content) throw new BackupChangedError(id)
     if (own && (damaged.size > 0 || (readAll && own.damaged !== undefined)))
       await this.#recordInOthers(own, { damaged, readAll }, backupsByPart)
     await this.#change(id, content, (header) => {

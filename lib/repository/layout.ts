@@ -47,7 +47,7 @@ export interface ChunkEntry {
   large?: string
   /** Id of the key that the chunk is sealed with. Absent where it is not sealed. */
   sealed?: string
-  /** Id of the chunk that it was first, by which indexes know it: it was sealed anew since. */
+  /** Id of the chunk before it was first sealed anew. Indexes know it by this id. */
   was?: string
   /** Present where the chunk has less than half the usual bytes, and no more were taken. */
   whole?: true

@@ -29,7 +29,7 @@ export class References {
   /** Revisions of the headers that were read, by id. */
   readonly #read = new Map<string, string>()
 
-  /** @param matters returns whether it is to be known of parts that a backup has made who lists them */
+  /** @param matters returns whether to note which of the parts that a backup has made are listed */
   constructor(db: CouchDatabase, matters: (maker: string) => boolean) {
     this.#db = db
     this.#matters = matters

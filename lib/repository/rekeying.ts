@@ -2,7 +2,7 @@ import type { LogicalDatabase } from '../../types/databases.js'
 import type { ReplicasWatch } from '../couch/replicas.js'
 import { apiKey, LOGICAL_DATABASES } from '../databases.js'
 import {
-  BackupDeletedError,
+  BackupNotFoundError,
   DamagedBackupError,
   KeyUnavailableError,
   NotSealedBackupError,
@@ -56,8 +56,11 @@ export interface Rekeyed {
   deleted: PartCount
 }
 
+/** Thrown for a backup of a layout that knows no seals. */
+class NotSealableError extends Error {}
+
 /** The work done for one backup. */
-export interface RekeyedBackup {
+interface RekeyedBackup {
   id: string
   chunks: number
   bytes: number
@@ -170,7 +173,7 @@ export class Rekeying {
     const loaded = new LoadedBackup(this.#store, head)
     loaded.checkReadable()
     if (!loaded.isCurrent)
-      throw new DamagedBackupError('header', id, 'is of an earlier layout, which cannot be sealed')
+      throw new NotSealableError(`backup "${id}" is of an earlier layout, which cannot be sealed`)
     const opened = await openHeader(head, this.#store.keyring)
     const before = { chunks: this.#chunks, bytes: this.#bytes }
     const databases: HeaderDocument['storage']['databases'] = {}
@@ -273,7 +276,7 @@ export class Rekeying {
     const next = sealHeader(header, { id, key, keys: [] })
     await this.#store.headerMutex.run(id, () =>
       this.#store.db.modify<HeaderDocument & { damaged?: unknown }>(id, (current) => {
-        if (current?.type !== BACKUP_TYPE) throw new BackupDeletedError(id)
+        if (current?.type !== BACKUP_TYPE) throw new BackupNotFoundError(id)
         const { _attachments, damaged } = current
         return { ...next, ...(_attachments && { _attachments }), ...(damaged !== undefined && { damaged }) }
       })
@@ -323,5 +326,6 @@ const isOfBackup = (error: unknown): error is Error =>
     WrongKeyError,
     NotSealedBackupError,
     UnknownLayoutError,
-    BackupDeletedError
+    BackupNotFoundError,
+    NotSealableError
   ].some((kind) => error instanceof kind)

@@ -40,8 +40,8 @@ export interface RemovalOptions {
   /** Delete orphans as well. */
   orphans: boolean
   /**
-   * Called once for each backup whose removal is done, by this removal or an interrupted one, and of which the
-   * database does not say any more that it is to be told.
+   * Called once for each backup that was removed, by this removal or an interrupted one, when its mark no longer holds
+   * the reasons.
    */
   onRemoved(id: string, reasons: readonly string[]): void
   /** Replicas of the database, settled before the backups were listed. Absent without a database. */
@@ -202,7 +202,7 @@ export class Removal {
     count(this.#deleted, parts)
   }
 
-  /** Has no mark say any more what is to be told, and deletes those of backups of which no part is left. */
+  /** Takes the reasons out of all marks, and deletes the marks of backups of which no part is left. */
   async #settleMarks(): Promise<void> {
     await atATime(CHANGED_AT_A_TIME, await headerRevisions(this.#db), async (header) => {
       if ((await this.#stateOf(header.id)) !== 'removed') return

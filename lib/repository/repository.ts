@@ -50,7 +50,7 @@ interface KnownHeaders {
   known: ReadonlyMap<string, KnownDocument>
 }
 
-/** Keeps backups in a CouchDB database. Only this module knows their documents, digests and compression. */
+/** Keeps backups in a CouchDB database. Only this room knows their documents, digests and compression. */
 export class Repository {
   readonly #db: CouchDatabase
   readonly #store: Store
@@ -121,12 +121,10 @@ export class Repository {
   async #list(): Promise<string[]> {
     const documents = await inTurns(this.#toLookAt(await headerRevisions(this.#db)))
     const known = new Map<string, KnownDocument>()
-    const look = async ([id, rev]: [string, string | undefined]) =>
-      known.set(id, { rev, header: await this.#isHeader(id, rev) })
-    for (let i = 0; i < documents.length; i += TYPES_AT_A_TIME) {
+    await atATime(TYPES_AT_A_TIME, documents, async ([id, rev]) => {
       await sharedTurn()
-      await Promise.all(documents.slice(i, i + TYPES_AT_A_TIME).map(look))
-    }
+      known.set(id, { rev, header: await this.#isHeader(id, rev) })
+    })
     this.#headers.known = known
     return inTurns(headersByStamp(known))
   }

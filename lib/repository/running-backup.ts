@@ -118,10 +118,14 @@ export class RunningBackup {
     await this.#parts.remove(this.id, database)
   }
 
-  /** Shows progress; `running`: documents of the current database. @throws BackupDeletedError */
-  async progress(dbs: Summaries, running: number): Promise<void> {
+  /** Shows progress. @param inCurrent documents of the current database so far @throws BackupDeletedError */
+  async progress(dbs: Summaries, inCurrent: number): Promise<void> {
     const shown = this.#key ? withoutTexts(dbs) : dbs
-    await this.#changeRunning((header) => ({ ...header, doc_count: documentsIn(dbs) + running, dbs: shown }))
+    await this.#changeRunning((header) => ({
+      ...header,
+      doc_count: documentsIn(dbs) + inCurrent,
+      dbs: shown
+    }))
   }
 
   /**

@@ -13,7 +13,7 @@ export interface UnsharedChunk {
   bytes: number
 }
 
-/** Finds the chunks of a backup of which not all lines that count do so in another backup as well. */
+/** Finds the chunks of a backup with lines that count there, and do not count in another backup. */
 export function unsharedChunks(
   chunks: readonly ChunkEntry[],
   others: readonly ChunkEntry[]

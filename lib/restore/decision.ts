@@ -37,7 +37,7 @@ export type DocumentDecision<T = unknown> =
   | DecisionBeside<T>
   | { action: 'skip'; id: string; why: 'deleted' | 'left_out' | 'internal' }
 
-/** The count to which a document belongs that a restore makes sure of. */
+/** The counts whose documents a restore confirms. */
 export type Counted = (DecidedWrite | Leave)['action']
 
 /** A document that the backup does not hold, with all its live revisions, conflicting ones included. */

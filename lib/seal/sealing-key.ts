@@ -12,8 +12,8 @@ export const KEY_BYTES = 32
 const CIPHER = 'aes-256-gcm'
 const NONCE = 12
 const TAG = 16
-/** Form of sealed bytes: this byte, the nonce, the ciphertext, the tag. */
-const FORM = 1
+/** Version of the form of sealed bytes: this byte, the nonce, the ciphertext, the tag. */
+const SEAL_VERSION = 1
 const HEAD = 1 + NONCE
 /** Bytes that sealing adds. */
 export const SEAL_BYTES = HEAD + TAG
@@ -121,18 +121,18 @@ export class SealingKey {
     const nonce = randomBytes(NONCE)
     const cipher = createCipheriv(CIPHER, this.#seal, nonce)
     cipher.setAAD(this.#associated(context))
-    return { cipher, head: Buffer.concat([Buffer.of(FORM), nonce]) }
+    return { cipher, head: Buffer.concat([Buffer.of(SEAL_VERSION), nonce]) }
   }
 
   /** @param sealed begins with sealed bytes @throws NotSealedError */
   #decipher(sealed: Buffer, context: SealContext): DecipherGCM {
-    if (sealed[0] !== FORM) throw new NotSealedError('no sealed bytes')
+    if (sealed[0] !== SEAL_VERSION) throw new NotSealedError('no sealed bytes')
     const decipher = createDecipheriv(CIPHER, this.#seal, sealed.subarray(1, HEAD), { authTagLength: TAG })
     return decipher.setAAD(this.#associated(context))
   }
 
   #associated(context: SealContext): Buffer {
-    return Buffer.from(JSON.stringify(['fastify-couchdb-backups', FORM, this.id, ...context]))
+    return Buffer.from(JSON.stringify(['fastify-couchdb-backups', SEAL_VERSION, this.id, ...context]))
   }
 }
 

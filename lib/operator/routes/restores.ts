@@ -1,8 +1,8 @@
-import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import type { RestoreOptions } from '../../../types/backups.js'
 import { byDatabase } from '../../databases.js'
 import { NotRunningError, TransactionNotFoundError } from '../../errors.js'
+import { streamOf } from '../../routes/request-body.js'
 import type { OperatorRoutes } from '../context.js'
 import { replyLines } from '../lines.js'
 import { ById, ByTransaction, MOST_BYTES, PreviewBody, RestoreBody, UploadQuery } from '../schemas.js'
@@ -57,13 +57,12 @@ const uploadRoutes: OperatorRoutes = async (scope, { backups }) => {
   keepStreams(scope)
   scope.put('/preview', { schema: { querystring: UploadQuery } }, async (request, reply) => {
     const { query } = request
-    const body = (request.body as Readable | undefined) ?? Readable.from([])
     const options: RestoreOptions = {
       dryRun: true,
       skip: byDatabase((database) => [query[`skip_${database}`] ?? []].flat()),
       requester: request.backupsRequester
     }
-    const { tx_id } = await backups.restore({ body }, options)
+    const { tx_id } = await backups.restore({ body: streamOf(request) }, options)
     return reply.code(202).send({ message: 'in-progress', tx_id })
   })
 }

@@ -2,11 +2,11 @@ import type { CouchDatabase, Revision } from '../couch/database.js'
 import { expected, isCouchError, isNotFound } from '../couch/errors.js'
 import { headerRevisions } from './references.js'
 
-/** Bytes of earlier backups, inside documents, from which it pays to leave them out of the feed. */
+/** Bytes of legacy backups, inside documents, from which it pays to leave them out of the feed. */
 const LEGACY_BYTES = 16 * 1024 * 1024
 
 /**
- * Finds athena's backups, up to 8 MB each, that would be read with the documents and dropped.
+ * Finds legacy backups, up to 8 MB each, that would be read with the documents and dropped.
  * @returns revisions by id of all backups of excluded types; `undefined` when they are small
  */
 export async function largeBackupsIn(
