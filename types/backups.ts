@@ -210,8 +210,9 @@ export interface BackupContent {
    * The JSON document of the get-backup API, documents and attachments included. Destroyed with a DamagedBackupError when
    * a part of the backup is missing or damaged: a host that sends it cuts off the reply then, which HTTP/2 must be told
    * (`stream.close(NGHTTP2_INTERNAL_ERROR)`). Destroyed with a BackupNotFoundError or a BackupChangedError when the backup
-   * was removed, sealed anew or appended to meanwhile, and parts of it have gone with that. Also destroyed with a TooManyDownloadsError at its first read beyond
-   * `limits.downloads`, a StalledDownloadError when nobody reads it for `timeouts.idle`, a ClosingError, or a CouchError.
+   * was removed, sealed anew or appended to meanwhile, and parts of it have gone with that. Also destroyed with a
+   * TooManyDownloadsError at its first read beyond `limits.downloads`, a StalledDownloadError when nobody reads it for
+   * `timeouts.idle`, a ClosingError, or a CouchError.
    */
   body: Readable
   /** Strong entity tag of `body`, in quotes: as long as it is the same, the bytes are. Appending an attachment changes it. */

@@ -17,7 +17,7 @@ import type { ChunkDocument, ChunkEntry, Store } from './layout.js'
 import { groupsOf, listedMaker } from './part-documents.js'
 
 /** Chunks that are read and stored at a time. */
-const IN_FLIGHT = 3
+export const CHUNKS_AT_A_TIME = 3
 /** Documents made in one request. */
 const MADE_AT_A_TIME = 8
 
@@ -95,7 +95,7 @@ export class ChunkTransfer {
     for (let at = 0; at < toStore.length; at += MADE_AT_A_TIME) {
       const some = toStore.slice(at, at + MADE_AT_A_TIME)
       const places = await this.#places(some, found, database)
-      await atATime(IN_FLIGHT, some, async (entry) => {
+      await atATime(CHUNKS_AT_A_TIME, some, async (entry) => {
         const rev = await this.#storeChunk(entry, places.get(entry.id) as string)
         revisions.set(entry.id, rev)
         this.#options.onCopied(entry)

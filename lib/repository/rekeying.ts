@@ -16,6 +16,7 @@ import { putChunk } from './chunk-attempt.js'
 import { ChunkPlaces } from './chunk-places.js'
 import { ChunkReader } from './chunk-reader.js'
 import { openLarge, sealLarge } from './chunk-seal.js'
+import { CHUNKS_AT_A_TIME } from './chunk-transfer.js'
 import { type OpenedHeader, openHeader, sealHeader } from './header-seal.js'
 import { makerOf, numberOf, partRanges } from './ids.js'
 import {
@@ -34,9 +35,6 @@ import { allParts, deleteParts, ownParts } from './part-documents.js'
 import { readHeader } from './read-header.js'
 import { headerRevisions, References } from './references.js'
 import { type PartCount, requireNoneStarted } from './removal.js'
-
-/** Chunks that are read and stored at a time. */
-const IN_FLIGHT = 3
 
 /** Where a chunk lies that was sealed anew, and what its entry tells of it. */
 type ResealedChunk = Pick<ChunkEntry, 'id' | 'rev' | 'stored' | 'sha256' | 'sealed' | 'large'>
@@ -208,7 +206,7 @@ export class Rekeying {
     const reader = new ChunkReader(db, codec, { database, keys: opened.keys })
     const listed = [...(await readEntries(db, stored)), ...(stored.index ?? [])]
     const entries: ChunkEntry[] = []
-    await atATime(IN_FLIGHT, listed.entries(), async ([i, entry]) => {
+    await atATime(CHUNKS_AT_A_TIME, listed.entries(), async ([i, entry]) => {
       entries[i] = await this.#sealChunk(entry, { database, opened, places, reader })
     })
     const count = entries.length - (stored.index?.length ?? 0)
