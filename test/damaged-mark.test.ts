@@ -1,4 +1,5 @@
 import t from 'tap'
+import { isGoodBackup } from '../lib/own-documents.js'
 import { backUp, headerOf, setupPair } from './helpers/chain.js'
 
 t.test(
@@ -26,3 +27,23 @@ t.test(
     t.equal((await backUp(pair.chain)).dbs.athena_components!.base, second.id)
   }
 )
+
+t.test('where only an index is damaged, every backup that shares it says so, and stays good', async (t) => {
+  const { on, pair } = await setupPair(t, { count: 20 })
+  const first = await backUp(pair.chain)
+  const second = await backUp(pair.chain)
+  const indexOf = async (id: string) => (await headerOf(on, id)).storage.databases.components!.index!
+  const [index] = await indexOf(first.id)
+  t.match(await indexOf(second.id), [{ id: index!.id }], 'both list it')
+  const db = on.couch.use(on.names.backups)
+  const { _rev } = await db.get(index!.id)
+  await db.destroy(index!.id, _rev)
+  t.match(await pair.chain.app.dbBackups.verify(first.id), { good: false, problems: [{ part: 'index' }] })
+  for (const { id } of [first, second]) {
+    const summary = await pair.chain.app.dbBackups.summary(id)
+    t.match(summary.damaged, {
+      databases: { components: { parts: [index!.id], count: 1, only_index: true } }
+    })
+    t.ok(isGoodBackup(summary), 'its documents are whole')
+  }
+})

@@ -244,10 +244,18 @@ t.test('nor is one whose header disagrees, where documents changed while it was 
     ]
   })
 
+  /** Verifies, and returns what is told of the documents that count. */
+  const countsFound = async () => {
+    const { problems } = await host.app.dbBackups.verify(id)
+    return problems.map(({ reason }) => reason).filter((reason) => /its chunks hold/.test(reason))
+  }
+
   for (const [what, change] of Object.entries(HEADERS)) {
     await t.test(`a header with ${what}`, async (t) => {
       const repair = await changeHeader(change)
       await checkUnusable(t, context, id)
+      if (/count/.test(what))
+        t.match(await countsFound(), [/^says 1(39|41) documents .*, its chunks hold 140$/])
       await repair()
     })
   }
@@ -255,6 +263,7 @@ t.test('nor is one whose header disagrees, where documents changed while it was 
     const large = entries.find((entry) => entry.large === 'large')!
     const repair = await DAMAGES['is missing']!(context, large)
     await checkUnusable(t, context, large.id)
+    t.notOk((await countsFound()).length, 'a verification that could not read all of it compares no counts')
     await repair()
   })
   t.match(await api.restore(id), { status: 'success', databases: { components: { created: 140 } } })

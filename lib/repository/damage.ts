@@ -104,12 +104,11 @@ export class DamageRecords {
       if (id === own._id) return
       const head = await readHeader(db, id)
       if (kindOfStorage(head?.storage) !== 'known' || !head) return
-      const lists: Partial<Record<LogicalDatabase, ListedFindings>> = {}
+      const lists = new Map<LogicalDatabase, ListedFindings>()
       for (const database of LOGICAL_DATABASES)
-        lists[database] = await this.#shared(head, database, known, verdict)
-      for (const { damaged } of Object.values(lists))
-        for (const part of damaged) addTo(backupsByPart, part, id)
-      const concerns = Object.values(lists).some(({ damaged, healed }) => damaged.size + healed.size > 0)
+        lists.set(database, await this.#shared(head, database, known, verdict))
+      for (const { damaged } of lists.values()) for (const part of damaged) addTo(backupsByPart, part, id)
+      const concerns = [...lists.values()].some(({ damaged, healed }) => damaged.size + healed.size > 0)
       if (concerns) await this.#change(id, digestOf(head), (header) => this.#changed(header, lists))
     })
   }
@@ -158,21 +157,16 @@ export class DamageRecords {
   /** Returns a header with what it lists that is damaged, and without what is whole again; `null`: as it was. */
   #changed(
     header: HeaderDocument,
-    lists: Partial<Record<LogicalDatabase, ListedFindings>>
+    lists: ReadonlyMap<LogicalDatabase, ListedFindings>
   ): HeaderDocument | null {
     const databases: DamagedBackup['databases'] = {}
-    for (const database of LOGICAL_DATABASES) {
+    for (const [database, { damaged, onlyIndex, healed }] of lists) {
       const before = header.damaged?.databases[database]
-      const listed = lists[database]
-      const parts = new Set([
-        ...(before?.parts ?? []).filter((id) => !listed?.healed.has(id)),
-        ...(listed?.damaged ?? [])
-      ])
+      const parts = new Set([...(before?.parts ?? []).filter((id) => !healed.has(id)), ...damaged])
       // Parts that are not named cannot be known to be whole.
       const unnamed = before ? before.count - before.parts.length : 0
       if (parts.size + unnamed === 0) continue
-      const onlyIndex = (before?.only_index ?? true) && (listed?.onlyIndex ?? true)
-      databases[database] = partsOf(parts, onlyIndex, unnamed)
+      databases[database] = partsOf(parts, onlyIndex && (before?.only_index ?? true), unnamed)
     }
     const marked = this.#marked(header, databases)
     return JSON.stringify(marked.damaged) === JSON.stringify(header.damaged) ? null : marked
