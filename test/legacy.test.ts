@@ -311,3 +311,16 @@ t.test('documents come with the feed where earlier backups in the database are s
     String(feeds)
   )
 })
+
+t.test('they do not where the size of one cannot be told', async (t) => {
+  const on = await setupDatabases(t)
+  await on.couch.use(on.names.system).insert({ _id: '03_ibp_db_backup_1', ...HEAD, dbs: {} } as never)
+  const proxy = await startFaultProxy(t, on.url)
+  const retry = { attempts: 2, wait: 1, longest: 2 }
+  const api = apiOf(await buildHost(t, { on: { ...on, couch: nano(proxy.url) }, retry }))
+  const size = proxy.add({ method: 'HEAD', fault: 'status_500', times: Number.POSITIVE_INFINITY })
+  t.ok(await api.backup())
+  t.ok(size.hits > 0)
+  const feeds = proxy.seen.filter(({ path }) => path.includes(`${on.names.system}/_changes`))
+  t.notOk(feeds.some(({ path }) => path.includes('include_docs=true')))
+})

@@ -27,9 +27,11 @@ export async function largeBackupsIn(
 async function areLarge(source: CouchDatabase, revisions: readonly Revision[]): Promise<boolean> {
   let bytes = 0
   for (const { id } of revisions) {
+    const told = source.size(id).catch(expected(isNotFound, 0)).catch(expected(isCouchError, undefined))
+    const size = await told
     // One whose size cannot be told must not be read with the others.
-    const size = source.size(id).catch(expected(isNotFound, 0)).catch(expected(isCouchError, undefined))
-    bytes += (await size) ?? LEGACY_BYTES
+    if (size === undefined) return true
+    bytes += size
     if (bytes >= LEGACY_BYTES) return true
   }
   return false
