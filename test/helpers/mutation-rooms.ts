@@ -142,6 +142,7 @@ export const ROOMS: Record<string, Room> = {
       'host-timeouts',
       'bounded-texts',
       'outbox',
+      'webhook-redelivery',
       'deleted-header',
       'recorded-ends',
       'schedule',
@@ -360,6 +361,12 @@ export const ACCEPTED: readonly Accepted[] = [
     line: /const characters = this\.#lines\.reduce\(/,
     what: /^0 -> 1$/,
     why: 'one character more or less of all ids that cannot be read is no promise'
+  },
+  {
+    files: ['lib/operations/current-databases.ts'],
+    line: /this\.#sets\.delete\(other\)/,
+    what: /;/,
+    why: 'forgets databases on which nothing runs: they are asked nothing, and take memory only'
   },
   {
     files: ['lib/operations/lazy-stream.ts'],
