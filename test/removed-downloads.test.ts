@@ -26,7 +26,7 @@ async function setup(t: Test) {
   const { dbBackups } = app
   const ids: string[] = []
   for (let i = 0; i < 2; i++) {
-    const { id, finished } = await dbBackups.start()
+    const { id, finished } = await dbBackups.start({ full: true })
     await finished
     ids.push(id)
   }
