@@ -1,6 +1,7 @@
+import { buffer } from 'node:stream/consumers'
 import t from 'tap'
 import { isGoodBackup } from '../lib/own-documents.js'
-import { backUp, headerOf, setupPair } from './helpers/chain.js'
+import { backUp, headerOf, listedChunks, setupPair } from './helpers/chain.js'
 
 t.test(
   'a record of damage alone keeps a database from being based on, until a verification finds it whole',
@@ -46,4 +47,16 @@ t.test('where only an index is damaged, every backup that shares it says so, and
     })
     t.ok(isGoodBackup(summary), 'its documents are whole')
   }
+})
+
+t.test('a reader is told of damage also where a verification notes it meanwhile', async (t) => {
+  const { on, pair } = await setupPair(t, { count: 20 })
+  const { id } = await backUp(pair.chain)
+  const [chunk] = await listedChunks(on, on.names.backups, id, 'components')
+  const { body } = await pair.chain.app.dbBackups.get(id)
+  const db = on.couch.use(on.names.backups)
+  const { _rev } = await db.get(chunk!.id)
+  await db.destroy(chunk!.id, _rev)
+  t.match(await pair.chain.app.dbBackups.verify(id), { good: false })
+  await t.rejects(buffer(body), { code: 'DB_BACKUPS_DAMAGED', id: chunk!.id })
 })

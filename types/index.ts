@@ -273,10 +273,10 @@ export interface DbBackups {
   readonly databases: Required<DatabaseNames>
   /**
    * Ends a backup, a restore, a verification or a copy that runs on this instance, by its id in {@link running}, and
-   * resolves when it was told to end. It then fails with a CancelledError: a backup is marked as failed and its parts are
-   * deleted; a restore writes nothing more, and its transaction and IncompleteRestoreError tell what it had written; a
-   * verification fails with a VerifyInterruptedError, which tells where it can go on; a copy leaves no backup. An operation that has ended by then stays.
-   * The backup that a restore makes first is cancelled with the restore.
+   * resolves when it was told to end. It then fails with a CancelledError, a verification with a VerifyInterruptedError
+   * that tells where it can go on: a backup is marked as failed and its parts are deleted; a restore writes nothing more,
+   * and its transaction and IncompleteRestoreError tell what it had written; a copy leaves no backup. An operation that
+   * has ended by then stays. The backup that a restore makes first is cancelled with the restore.
    * @param options.requester who asks, told as the reason
    * @throws InvalidParameterError when the id is no string, or an option is not known
    * @throws NotRunningError when nothing of this id runs on this instance

@@ -27,8 +27,7 @@ export async function largeBackupsIn(
 async function areLarge(source: CouchDatabase, revisions: readonly Revision[]): Promise<boolean> {
   let bytes = 0
   for (const { id } of revisions) {
-    const told = source.size(id).catch(expected(isNotFound, 0)).catch(expected(isCouchError, undefined))
-    const size = await told
+    const size = await source.size(id).catch(expected(isNotFound, 0)).catch(expected(isCouchError, undefined))
     // One whose size cannot be told must not be read with the others.
     if (size === undefined) return true
     bytes += size

@@ -402,7 +402,7 @@ export const ACCEPTED: readonly Accepted[] = [
     files: ['lib/repository/codec.ts'],
     line: /const isThere = /,
     what: /^(?!&&)/,
-    why: 'bytes that are there already may be copied once more onto themselves; and zlib gives output in other memory only at another place, so that both comparisons fail together'
+    why: 'bytes that are there already may be copied once more onto themselves; other memory is used only when the output is full, and then the length refuses it'
   },
   {
     files: ['lib/backup/backup-job.ts'],
